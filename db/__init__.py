@@ -1,0 +1,1 @@
+"""The truth: tables, claims, the object store. Knows no network."""

@@ -1,0 +1,1 @@
+"""Alembic migrations; the URL is handed in, never read from the environment."""

@@ -1,0 +1,1 @@
+"""Pure computation: networks, radiographs, the labeler. Knows no queue, database, environment or clock."""

@@ -1,0 +1,1 @@
+"""Data sets, recipes, both training stages and their evaluation."""

@@ -1,0 +1,1 @@
+"""One module a stage, and what happens when it fails."""
