@@ -1,0 +1,280 @@
+"""The queue's one module: every kind of step is claimed, kept, finished, retried and re-driven here.
+
+A step moves ``ready -> leased -> done``; back to ``ready`` with a later ``run_after`` after a retryable
+failure, or when its lease expires; ``dead`` when its attempts are used up or the fault is a bug;
+``cancelled`` when superseded. A claim is committed before anything is computed, so no lock is held while
+a network runs. What makes a second run harmless is the *fence*: it grows with each claim, and a finish
+counts only for steps that still carry the fence it shows, in the very transaction that writes the results.
+
+Only the database's clock is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+from sqlalchemy.types import BigInteger, Integer
+
+MAX_ATTEMPTS = 6
+"""Claims before a step is dead. Killed workers use attempts too, so three would be too few."""
+
+_BACKOFF_SQL = "least(300, power(2, attempt)) * (0.75 + random() / 2) * interval '1 second'"
+"""2, 4, 8 ... 300 seconds, a quarter more or less, so that a crowd does not come back at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One step under lease."""
+
+    step_id: int
+    fence: int
+    stage: str
+    object_id: int | None
+    reading_id: int | None
+    lane: int
+    attempt: int
+
+    @property
+    def subject_id(self) -> int:
+        """The object or the reading that the step is about."""
+        subject = self.object_id if self.object_id is not None else self.reading_id
+        assert subject is not None
+        return subject
+
+
+_CLAIM = """
+WITH head AS (
+    SELECT alone FROM step
+    WHERE stage = :stage AND state = 'ready' AND run_after <= now()
+    ORDER BY {order} LIMIT 1 FOR UPDATE SKIP LOCKED
+), pick AS (
+    SELECT step.id FROM step, head
+    WHERE step.stage = :stage AND step.state = 'ready' AND step.run_after <= now()
+      AND step.alone = head.alone
+    ORDER BY {order} LIMIT (SELECT CASE WHEN alone THEN 1 ELSE :batch END FROM head)
+    FOR UPDATE OF step SKIP LOCKED
+)
+UPDATE step SET state = 'leased', attempt = attempt + 1, fence = fence + 1, lease_owner = :owner,
+    lease_expires_at = now() + make_interval(secs => :lease_s)
+FROM pick WHERE step.id = pick.id
+RETURNING step.id, step.fence, step.stage, step.object_id, step.reading_id, step.lane, step.attempt
+"""
+_BY_LANE = text(_CLAIM.format(order="step.lane, step.id"))
+_BY_AGE = text(_CLAIM.format(order="step.id"))
+
+
+def claim(
+    connection: Connection, stage: str, *, batch: int, owner: str, lease_s: float, oldest_first: bool = False
+) -> list[Claim]:
+    """Take up to ``batch`` ready steps of a stage, most urgent lane first; the caller commits at once.
+
+    A step whose last batch died is taken alone. ``oldest_first`` ignores the lanes: workers ask for it now
+    and then, so that a flood of urgent work cannot starve the rest.
+    """
+    statement = _BY_AGE if oldest_first else _BY_LANE
+    rows = connection.execute(
+        statement, {"stage": stage, "batch": batch, "owner": owner, "lease_s": lease_s}
+    ).all()
+    claims = [
+        Claim(
+            step_id=row.id,
+            fence=row.fence,
+            stage=row.stage,
+            object_id=row.object_id,
+            reading_id=row.reading_id,
+            lane=row.lane,
+            attempt=row.attempt,
+        )
+        for row in rows
+    ]
+    return sorted(claims, key=lambda one: (one.lane, one.step_id))
+
+
+_HELD = """
+    state = 'leased' AND (id, fence) IN (SELECT * FROM unnest(:ids, :fences))
+"""
+
+
+def _held(claims: Sequence[Claim]) -> dict[str, list[int]]:
+    return {"ids": [c.step_id for c in claims], "fences": [c.fence for c in claims]}
+
+
+def _fenced(sql: str) -> TextClause:
+    return text(sql).bindparams(
+        bindparam("ids", type_=ARRAY(BigInteger)), bindparam("fences", type_=ARRAY(Integer))
+    )
+
+
+_KEEP = _fenced(
+    f"UPDATE step SET lease_expires_at = now() + make_interval(secs => :lease_s) WHERE {_HELD} RETURNING id"  # noqa: S608
+)
+
+
+def keep(connection: Connection, claims: Sequence[Claim], *, lease_s: float) -> set[int]:
+    """Heartbeat: extend the leases; returns the step ids still held."""
+    rows = connection.execute(_KEEP, {**_held(claims), "lease_s": lease_s})
+    return {row.id for row in rows}
+
+
+_FINISH = _fenced(
+    f"""UPDATE step SET state = 'done', lease_owner = NULL, lease_expires_at = NULL, alone = false,
+        reason = NULL, finished_at = now() WHERE {_HELD} RETURNING id"""  # noqa: S608
+)
+
+
+def finish(session: Session, claims: Sequence[Claim]) -> list[Claim]:
+    """Close the steps; returns the claims that were still ours.
+
+    Results are written after this call and in the same transaction, for the returned claims only. The row
+    locks taken here make a late competitor wait and then find its fence stale.
+    """
+    rows = session.execute(_FINISH, _held(claims))
+    owned = {row.id for row in rows}
+    return [c for c in claims if c.step_id in owned]
+
+
+_RETRY = _fenced(
+    f"""UPDATE step SET
+        state = CASE WHEN attempt >= :max_attempts THEN 'dead' ELSE 'ready' END,
+        finished_at = CASE WHEN attempt >= :max_attempts THEN now() END,
+        run_after = now() + {_BACKOFF_SQL},
+        lease_owner = NULL, lease_expires_at = NULL, reason = :reason
+        WHERE {_HELD} RETURNING id, state"""  # noqa: S608
+)
+
+
+def retry(session: Session, claims: Sequence[Claim], reason: str) -> list[Claim]:
+    """Send steps back to ``ready`` with a later ``run_after``; returns those whose attempts are used up."""
+    rows = session.execute(_RETRY, {**_held(claims), "reason": reason, "max_attempts": MAX_ATTEMPTS})
+    dead = {row.id for row in rows if row.state == "dead"}
+    _tell_subjects(session, list(dead))
+    return [c for c in claims if c.step_id in dead]
+
+
+_BURY = _fenced(
+    f"""UPDATE step SET state = 'dead', lease_owner = NULL, lease_expires_at = NULL, reason = :reason,
+        finished_at = now() WHERE {_HELD} RETURNING id"""  # noqa: S608
+)
+
+
+def bury(session: Session, claims: Sequence[Claim], reason: str) -> list[Claim]:
+    """Make steps ``dead`` at once: the fault is a bug, and trying again would not mend it."""
+    rows = session.execute(_BURY, {**_held(claims), "reason": reason})
+    owned = {row.id for row in rows}
+    _tell_subjects(session, list(owned))
+    return [c for c in claims if c.step_id in owned]
+
+
+def _tell_subjects(session: Session, dead_step_ids: list[int]) -> None:
+    """A dead step shows on its subject: the reading has failed, the object says why it has no outcome."""
+    if not dead_step_ids:
+        return
+    session.execute(
+        text(
+            """UPDATE reading SET state = 'failed', reason = step.reason, finished_at = now()
+               FROM step WHERE step.reading_id = reading.id AND step.id = ANY(:ids)
+                 AND reading.state = 'open'"""
+        ),
+        {"ids": dead_step_ids},
+    )
+    session.execute(
+        text(
+            """UPDATE object SET reason = step.reason FROM step
+               WHERE step.object_id = object.id AND step.id = ANY(:ids) AND object.state = 'announced'"""
+        ),
+        {"ids": dead_step_ids},
+    )
+
+
+def reap(session: Session) -> dict[str, int]:
+    """Take back expired leases; returns how many of each stage are ready again.
+
+    Whoever held it died or hangs, perhaps because of this very step: it is claimed alone next time.
+    """
+    rows = session.execute(
+        text(
+            """WITH late AS (
+                SELECT id FROM step WHERE state = 'leased' AND lease_expires_at < now()
+                FOR UPDATE SKIP LOCKED)
+            UPDATE step SET
+                state = CASE WHEN attempt >= :max_attempts THEN 'dead' ELSE 'ready' END,
+                finished_at = CASE WHEN attempt >= :max_attempts THEN now() END,
+                run_after = now(), lease_owner = NULL, lease_expires_at = NULL, alone = true,
+                reason = 'lease_expired'
+            FROM late WHERE step.id = late.id
+            RETURNING step.id, step.stage, step.state"""
+        ),
+        {"max_attempts": MAX_ATTEMPTS},
+    ).all()
+    _tell_subjects(session, [row.id for row in rows if row.state == "dead"])
+    ready: dict[str, int] = {}
+    for row in rows:
+        if row.state == "ready":
+            ready[row.stage] = ready.get(row.stage, 0) + 1
+    return ready
+
+
+def enqueue(
+    session: Session, stage: str, *, object_ids: Sequence[int] = (), reading_ids: Sequence[int] = ()
+) -> None:
+    """Make the next steps, in the lane of their subject; one that exists is left as it is."""
+    for table, ids in (("object", object_ids), ("reading", reading_ids)):
+        if ids:
+            session.execute(
+                text(
+                    f"INSERT INTO step (stage, {table}_id, lane) "  # noqa: S608
+                    f"SELECT :stage, id, lane FROM {table} WHERE id = ANY(:ids) "
+                    "ON CONFLICT DO NOTHING"
+                ),
+                {"stage": stage, "ids": list(ids)},
+            )
+
+
+def ready_counts(connection: Connection) -> dict[str, int]:
+    """Steps of each stage that could be claimed now: what the pump rings for."""
+    rows = connection.execute(
+        text(
+            "SELECT stage, count(*) AS n FROM step WHERE state = 'ready' AND run_after <= now() GROUP BY stage"
+        )
+    )
+    return {row.stage: row.n for row in rows}
+
+
+def redrive(session: Session, stage: str | None = None) -> dict[str, int]:
+    """Put dead steps back with fresh attempts, all or one stage's; returns how many of each stage.
+
+    Readings that had failed reopen. A reading superseded in the meantime stays as it is.
+    """
+    rows = session.execute(
+        text(
+            """WITH dead AS (
+                SELECT step.id FROM step LEFT JOIN reading ON reading.id = step.reading_id
+                WHERE step.state = 'dead' AND (CAST(:stage AS text) IS NULL OR step.stage = :stage)
+                  AND (reading.id IS NULL OR reading.state = 'failed')
+                FOR UPDATE OF step SKIP LOCKED)
+            UPDATE step SET state = 'ready', attempt = 0, run_after = now(), reason = NULL,
+                finished_at = NULL, alone = true
+            FROM dead WHERE step.id = dead.id
+            RETURNING step.stage, step.reading_id, step.object_id"""
+        ),
+        {"stage": stage},
+    ).all()
+    session.execute(
+        text(
+            "UPDATE reading SET state = 'open', reason = NULL, finished_at = NULL "
+            "WHERE id = ANY(:ids) AND state = 'failed'"
+        ),
+        {"ids": [row.reading_id for row in rows if row.reading_id is not None]},
+    )
+    session.execute(
+        text("UPDATE object SET reason = NULL WHERE id = ANY(:ids) AND state = 'announced'"),
+        {"ids": [row.object_id for row in rows if row.object_id is not None]},
+    )
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.stage] = counts.get(row.stage, 0) + 1
+    return counts

@@ -1,0 +1,35 @@
+"""What can go wrong with the stores, by name. Messages carry our own ids, never a value of a row."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of every error of the database and the object store."""
+
+
+class DatabaseUnavailable(StoreError):
+    """Postgres did not answer. Work waits and is tried again; see `nightread status`."""
+
+
+class ObjectStoreUnavailable(StoreError):
+    """The object store did not answer. Work waits and is tried again; see `nightread status`."""
+
+
+class ObjectGone(StoreError):
+    """The object was deleted or overwritten before it was read; what replaced it is an object of its own."""
+
+
+class ObjectTooLarge(StoreError):
+    """The object is larger than the site allows (`NIGHTREAD_INTAKE__MAX_OBJECT_BYTES`)."""
+
+
+class StudyNotFound(StoreError):
+    """No study has this Study Instance UID; `nightread worklist` lists the known ones."""
+
+
+class ReleaseNotFound(StoreError):
+    """No release has this name or digest; `nightread release list` shows the known ones."""
+
+
+class NoActiveRelease(StoreError):
+    """Nothing can be read without a release; run `nightread release init --recipe phantom` or promote one."""

@@ -1,0 +1,30 @@
+"""The tables, as SQLAlchemy 2 typed mappings. Importing this module registers all of them."""
+
+from __future__ import annotations
+
+from db.tables.base import Record
+from db.tables.intake import InstanceRecord, ObjectRecord, StudyRecord
+from db.tables.readings import PredictionRecord, ReadingRecord, ReportRecord, RetrievalRecord
+from db.tables.releases import ActiveReleaseRecord, ExemplarIndexRecord, ExemplarRecord, ReleaseRecord
+from db.tables.states import Lane, ObjectState, ReadingState, StepState
+from db.tables.steps import StepRecord
+
+__all__ = [
+    "ActiveReleaseRecord",
+    "ExemplarIndexRecord",
+    "ExemplarRecord",
+    "InstanceRecord",
+    "Lane",
+    "ObjectRecord",
+    "ObjectState",
+    "PredictionRecord",
+    "ReadingRecord",
+    "ReadingState",
+    "Record",
+    "ReleaseRecord",
+    "ReportRecord",
+    "RetrievalRecord",
+    "StepRecord",
+    "StepState",
+    "StudyRecord",
+]
