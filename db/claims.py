@@ -238,7 +238,8 @@ def ready_counts(connection: Connection) -> dict[str, int]:
     """Steps of each stage that could be claimed now: what the pump rings for."""
     rows = connection.execute(
         text(
-            "SELECT stage, count(*) AS n FROM step WHERE state = 'ready' AND run_after <= now() GROUP BY stage"
+            "SELECT stage, count(*) AS n FROM step "
+            "WHERE state = 'ready' AND run_after <= now() GROUP BY stage"
         )
     )
     return {row.stage: row.n for row in rows}

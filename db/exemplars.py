@@ -1,0 +1,180 @@
+"""Exemplars: imported once, their vectors in one narrow table an index version, searched exactly.
+
+The vector of an exemplar is ``[unit(v) ; unit(z)]`` (visual mean and logits) as ``halfvec``; a query is
+``[alpha * unit(v) ; (1 - alpha) * unit(z)]``, so that one inner product *is* Eq. 8 for any alpha, and both
+similarities can be read back by zeroing the other half of the query.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from pgvector import HalfVector
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from db.tables import ExemplarIndexRecord, ExemplarRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exemplar:
+    """A reported case, ready to be stored."""
+
+    content_sha256: bytes
+    patient_hash: bytes | None
+    study_hash: bytes
+    findings: str
+    impression: str
+    labels: list[str] | None
+    rendering: str
+    image_key: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One search: a vector and whom it must not find."""
+
+    vector: Sequence[float]
+    """``[alpha * unit(v) ; (1 - alpha) * unit(z)]``."""
+    visual: Sequence[float]
+    """``unit(v)``."""
+    disease: Sequence[float]
+    """``unit(z)``."""
+    patient_hash: bytes | None
+    study_hash: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """The most similar exemplar, with the similarities of Eq. 8."""
+
+    exemplar_id: int
+    similarity: float
+    visual_similarity: float
+    disease_similarity: float
+
+
+def add(session: Session, exemplars: Sequence[Exemplar]) -> dict[bytes, int]:
+    """Store exemplars; returns the id of each content, new or known."""
+    if exemplars:
+        session.execute(
+            insert(ExemplarRecord)
+            .values([vars(one) for one in exemplars])
+            .on_conflict_do_nothing(index_elements=["content_sha256"])
+        )
+    rows = session.execute(
+        select(ExemplarRecord.content_sha256, ExemplarRecord.id).where(
+            ExemplarRecord.content_sha256.in_([one.content_sha256 for one in exemplars])
+        )
+    )
+    return {bytes(content): exemplar_id for content, exemplar_id in rows}
+
+
+def count(session: Session) -> int:
+    """How many exemplars there are."""
+    return session.scalar(select(func.count()).select_from(ExemplarRecord)) or 0
+
+
+def create_index(session: Session, *, release_id: int, encoder_digest: str, dimensions: int) -> int:
+    """Begin an index version with an empty vector table; returns its number."""
+    version = session.scalar(
+        insert(ExemplarIndexRecord)
+        .values(release_id=release_id, encoder_digest=encoder_digest, dimensions=dimensions)
+        .returning(ExemplarIndexRecord.id)
+    )
+    assert isinstance(version, int)
+    session.execute(
+        text("SELECT create_exemplar_vectors(:version, :dimensions)"),
+        {"version": version, "dimensions": dimensions},
+    )
+    return version
+
+
+def finish_index(session: Session, version: int) -> None:
+    """Say that an index version is whole and may be searched."""
+    session.execute(
+        update(ExemplarIndexRecord)
+        .where(ExemplarIndexRecord.id == version)
+        .values(state="ready", ready_at=func.now())
+    )
+
+
+def indexed_ids(session: Session, version: int) -> set[int]:
+    """Exemplars that an index version holds."""
+    return set(session.scalars(text(f"SELECT exemplar_id FROM {_table(version)}")))  # noqa: S608
+
+
+def add_vectors(session: Session, version: int, vectors: Iterable[tuple[int, Sequence[float]]]) -> None:
+    """Load vectors by binary COPY into a staging table, then insert what the version lacks.
+
+    Args:
+        vectors: Exemplar id and ``[unit(v) ; unit(z)]`` each.
+    """
+    connection: Any = session.connection().connection  # psycopg2's own, for COPY
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE incoming (exemplar_id bigint, embedding halfvec) ON COMMIT DROP")
+        cursor.copy_expert(
+            "COPY incoming FROM STDIN WITH (FORMAT binary)", BytesIO(b"".join(_binary_rows(vectors)))
+        )
+        cursor.execute(
+            f"INSERT INTO {_table(version)} (exemplar_id, patient_hash, study_hash, embedding) "  # noqa: S608
+            "SELECT exemplar.id, exemplar.patient_hash, exemplar.study_hash, incoming.embedding "
+            "FROM incoming JOIN exemplar ON exemplar.id = incoming.exemplar_id ON CONFLICT DO NOTHING"
+        )
+        cursor.execute("DROP TABLE incoming")
+
+
+def _binary_rows(vectors: Iterable[tuple[int, Sequence[float]]]) -> Iterator[bytes]:
+    """PostgreSQL's binary COPY format: signature, rows of length-prefixed fields, trailer."""
+    yield b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+    for exemplar_id, vector in vectors:
+        payload = HalfVector(vector).to_binary()
+        yield struct.pack("!hiqi", 2, 8, exemplar_id, len(payload)) + payload
+    yield struct.pack("!h", -1)
+
+
+def nearest(session: Session, version: int, query: Query) -> Match | None:
+    """The most similar exemplar of another patient and study (Eq. 8), exactly; ``None`` if there is none."""
+    row = session.execute(
+        text(
+            f"""SELECT exemplar_id,
+                    -(embedding <#> CAST(:vector AS halfvec)) AS similarity,
+                    -(embedding <#> CAST(:visual AS halfvec)) AS visual_similarity,
+                    -(embedding <#> CAST(:disease AS halfvec)) AS disease_similarity
+                FROM {_table(version)}
+                WHERE study_hash <> :study_hash
+                  AND (CAST(:patient_hash AS bytea) IS NULL
+                       OR patient_hash IS DISTINCT FROM CAST(:patient_hash AS bytea))
+                ORDER BY embedding <#> CAST(:vector AS halfvec), exemplar_id LIMIT 1"""  # noqa: S608
+        ),
+        {
+            "vector": _literal(query.vector),
+            "visual": _literal([*query.visual, *([0.0] * len(query.disease))]),
+            "disease": _literal([*([0.0] * len(query.visual)), *query.disease]),
+            "patient_hash": query.patient_hash,
+            "study_hash": query.study_hash,
+        },
+    ).one_or_none()
+    if row is None:
+        return None
+    return Match(
+        exemplar_id=row.exemplar_id,
+        similarity=row.similarity,
+        visual_similarity=row.visual_similarity,
+        disease_similarity=row.disease_similarity,
+    )
+
+
+def _literal(values: Sequence[float]) -> str:
+    return "[" + ",".join(f"{float(value):.7g}" for value in values) + "]"
+
+
+def _table(version: int) -> str:
+    """Name of a version's vector table; only a number can get into it."""
+    return f"exemplar_vector_{int(version)}"
