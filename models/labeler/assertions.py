@@ -22,7 +22,8 @@ _STATE = re.compile(
 )
 _OR_LARGE = re.compile(r"(?: in size)? (?:or|to|versus) (?:\w+ )?(?:enlarged|borderline|prominent)")
 _OTHER_SUBJECT = re.compile(
-    r"(?: and [a-z]+)?(?: [a-z]+){0,2} (?:aort|hil[aiu]|pulmonary|vascul|vessel|lung|interstit)"
+    r"(?:,? and [a-z]+)?(?: (?:calcified|thoracic|tortuous|central|interstitial)){0,2} "
+    r"(?:aort|hil[aiu]|pulmonary|vascul|vessel|lung|interstit)"
 )
 _CLAUSE_END = re.compile(r";| but | however|although|, (?:and )?(?:there|the|a|no) |\bthere (?:is|are)\b")
 _OR = re.compile(r"\bor\b|\bversus\b|\bvs\b\.?|\balternatively\b")
@@ -169,7 +170,7 @@ def _organ_state(text: str, start: int, end: int) -> Label:
 
 
 def _state_label(text: str, state: re.Match[str]) -> Label:
-    if _OTHER_SUBJECT.match(text, state.end()):
+    if state.lastgroup != "normal" and _OTHER_SUBJECT.match(text, state.end()):
         return Label.ABSENT
     if state.lastgroup == "doubt":
         return Label.UNCERTAIN

@@ -119,13 +119,14 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
 
 HEART = (
     r"heart size", r"size of the heart", r"cardiac size", r"heart shadow", r"cardiac shadows?",
-    r"(?:cardiac|heart) (?:and mediastinal )?(?:silhouettes?|contours?|outlines?)", r"cardiac xxxx",
+    r"(?:cardiac|heart) (?:silhouettes?|contours?|outlines?)", r"cardiac xxxx",
     r"heart(?! (?:failure|enlargement|valve|rate|disease|block|transplant|attack|border))\b",
-    r"cardiac(?= and (?:\w+ )?mediastin)", r"cardiopericardial silhouettes?",
+    r"cardiopericardial silhouettes?",
 )  # fmt: skip
 MEDIASTINUM = (
     r"cardio-?mediastin\w+(?: (?:silhouettes?|contours?|structures?|xxxx|size|shadows?|borders?))?",
-    r"cardio mediastinal (?:silhouettes?|contours?)",
+    r"cardio mediastinal (?:silhouettes?|contours?)", r"(?:cardiac|heart) and (?:\w+ )?mediastinal \w+",
+    r"mediastinal and cardiac \w+",
     r"mediastinum", r"mediastinal (?:and hilar )?(?:silhouettes?|contours?|outlines?|structures?|borders?|width|"
     r"configuration|xxxx|shadows?|size)", r"mediastinal(?= and (?:hilar|cardiac))",
     r"contours? of the mediastinum",

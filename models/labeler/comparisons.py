@@ -1,0 +1,288 @@
+"""Takes out of a report what compares it with an earlier image of its own patient.
+
+An exemplar belongs to another patient, so "unchanged since the prior study" would be false for the
+study being drafted, and language models copy it (CXR-ReDonE, Ramesh et al. 2022). The finding stays where a
+rule can keep it: "Stable cardiomegaly" becomes "Cardiomegaly". What still compares after all rules is dropped
+whole: losing a sentence costs less than keeping a false history.
+"""
+
+from __future__ import annotations
+
+import re
+
+from models.labeler.labels import Label
+from models.labeler.assertions import assertions
+from models.labeler.sentences import split_sentences
+
+_ADV = (
+    r"(?:(?:slightly|mildly|minimally|moderately|markedly|significantly|substantially|essentially|grossly|"
+    r"relatively|largely|overall|somewhat|generally|now|also|probably|completely|partially|nearly|much|subtly|"
+    r"newly|interval|otherwise|very|perhaps|likely|further|a little|little|not significantly|still|clinically|"
+    r"mostly|roughly|fairly|radiographically|again) )*"
+)
+_STUDY = (
+    r"(?:radiographs?|radiography|stud(?:y|ies)|exam(?:ination)?s?|films?|images?|imaging|x-?rays?|cxrs?|ct(?: scans?)?|"
+    r"scans?|comparisons?|views?|chest|priors?|reports?|tomogra\w+|one|day)"
+)
+_DATE = (
+    r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?: \d{1,2})?"
+    r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|yesterday|last (?:week|month|year|night)|earlier today|"
+    r"(?:one|two|three|four|five|six|seven|several|\d+) (?:hours?|days?|weeks?|months?|years?) (?:ago|earlier|prior|before))"
+)
+_OLD = r"(?:prior|previous|earlier|preceding|last|most recent|recent|old|older|outside|comparison|initial|baseline|remote)"
+_PRIOR = (
+    rf"(?:(?:the|a|an|any|his|her|patient's|multiple|several|that)? ?(?:{_OLD} )+(?:(?:\w+|\d+[-/]\d+[-/]\d+) ){{0,3}}?{_STUDY}\b"
+    rf"|(?:the )?(?:prior|previous|priors|comparison)\b(?! \w+ (?:disease|surgery))|(?:the )?{_STUDY} (?:from|of|dated|performed) (?:on )?{_DATE}|{_DATE})"
+)
+_TAIL = rf"(?:(?:,)? (?:from|of|dated|performed|obtained|done|on|at|taken)(?: on)?(?: approximately)? {_DATE}| {_DATE})*"
+_CHANGE = (
+    r"(?:unchanged|stable|similar|same|improved|improving|worse|worsened|worsening|better|increased|increasing|decreased|"
+    r"decreasing|diminished|larger|smaller|bigger|progressed|changed|not changed|enlarging|regressed|resolving|"
+    r"more (?:prominent|conspicuous|pronounced|extensive|evident|confluent)|less (?:prominent|conspicuous|pronounced|"
+    r"extensive|evident|confluent)|persistent|new|reduced|evolving)"
+)
+_DIMENSION = (
+    r"(?: (?:in|with respect to) (?:size|appearance|position|extent|degree|configuration|severity|volume|number|"
+    r"distribution|location|contour|density|conspicuity|size and \w+|overall \w+|shape|the \w+ (?:lung|base|lobe)))?"
+)
+_VERB = r"(?:is|are|was|were|has|have|had|remains?|appears?|looks?|seems?|shows?|demonstrates?|persists?)"
+
+_START_COMPARISON = re.compile(
+    rf"^(?:(?:as|when) )?(?:compared|in comparison|comparing|comparison is made|relative|in contrast)"
+    rf"(?: (?:to|with))?(?: {_PRIOR}{_TAIL})?(?:, | and (?=there)|(?= there| the ))",
+    re.I,
+)
+_START_SINCE = re.compile(
+    rf"^(?:since|in the interval|in the interim|interval|from|as on|as noted on|as before|again|once again|"
+    rf"as previously (?:seen|noted|described))(?: (?:since )?{_PRIOR}{_TAIL})?,? (?=there|the|a |an |no )|^interval:? ",
+    re.I,
+)
+_PHRASES = re.compile(
+    rf",? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|from))? {_PRIOR}{_TAIL}"
+    rf"|(?:since|from|than|than on|than in|on|to|with|as on|as in|as seen on|as noted on|seen on|noted on|present on|over) {_PRIOR}{_TAIL}"
+    rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:last|past) (?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
+    rf"|as (?:before|previously|seen previously|noted previously|previously (?:seen|noted|described|demonstrated))|than before|from before|"
+    rf"compared to before|in comparison|for comparison|previously)\b\)?",
+    re.I,
+)
+_PREVIOUSLY = re.compile(
+    rf"\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|visuali[sz]ed|mentioned|reported|"
+    r"known|present|questioned)\b (?=[a-z])",
+    re.I,
+)
+_AGAIN_SEEN = re.compile(
+    r"^(?:again|once again|still|re-?)(?: is| are)? ?(?:seen|noted|demonstrated|identified|visuali[sz]ed)(?: again)?(?: (?P<be>is|are))?,? (?=\w)"
+    r"|^redemonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
+    re.I,
+)
+_DROP = re.compile(
+    rf"^(?:comparison\b|compared (?:to|with) {_PRIOR}|(?:there (?:is|are|has been|have been) )?no (?:\w+ )*?(?:change|changes|difference)s?\b"
+    rf"(?! (?:in|of|to) )|there (?:is|are|has been|have been) no (?:\w+ )*?change\b(?! in)|no prior|no previous|there (?:is|are) no (?:prior|previous|comparison)|"
+    rf"(?:un)?changed$|{_ADV}(?:stable|unchanged|similar)(?: \w+)? (?:chest|exam\w*|stud\w+|appearance|radiograph\w*|x-?ray|findings?|examination)\b.*$|"
+    rf"(?:stable|unchanged|improved|worsened|new)$|(?:follow-?up|interval follow-?up)$|interval change\b|prior (?:exam|stud|film|radiograph|chest)\w*)"
+    rf"|\b(?:resolved|resolution|cleared|no longer|has been removed|have been removed|was removed|were removed|been extubated|extubation|"
+    rf"interval removal|removal of|interval clearing|near[- ]complete clearing)\b|\bprior (?:\w+ )?{_STUDY} (?:is|are|was|were) (?:not )?available",
+    re.I,
+)
+_NO_CHANGE_IN = re.compile(
+    rf"^(?:there (?:is|are|has been|have been) )?(?:no|without|little|minimal)(?: \w+)*? (?:change|changes|increase|decrease|difference|improvement|"
+    rf"worsening|progression)s? (?:in|of|to)(?: (?:the )?(?:size|appearance|extent|degree|position|severity)(?: and \w+)? of)? (?P<what>.+)$",
+    re.I,
+)
+_INTERVAL_CHANGE = re.compile(
+    rf"^(?P<there>there (?:is|are|has been|have been) )?(?:an? |the )?{_ADV}(?:interval )?(?:slight |mild |minimal |marked |significant |moderate )?"
+    rf"(?P<kind>increase|decrease|worsening|improvement|enlargement|progression|change|placement|insertion|development|appearance|"
+    rf"advancement|reduction|repositioning|growth|exchange)s? (?:in|of)(?: (?:the )?(?:size|appearance|extent|degree|position|"
+    rf"severity|volume|number)(?: and \w+)? of)? (?P<what>.+)$",
+    re.I,
+)
+_PREDICATE = re.compile(
+    rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|have)(?: not)? )"
+    rf"{_ADV}{_CHANGE}{_DIMENSION}(?: {_ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or|;).*)?$",
+    re.I,
+)
+_HAS_CHANGED = re.compile(
+    rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{_ADV})(?:increased|decreased|improved|worsened|progressed|enlarged|diminished|grown|"
+    rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|evolved)(?: \w+ly)?{_DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with|;).*)?$",
+    re.I,
+)
+_PERSISTS = re.compile(r"^(?P<what>.+?) (?:persists?|continues?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$", re.I)
+_TRAILING = re.compile(
+    rf",? ?[(]?(?<=[ ,(])\b{_ADV}(?<!be )(?<!no ){_CHANGE}{_DIMENSION}[)]?(?=$|,|;|\)| and (?:no|the|there)\b)",
+    re.I,
+)
+_REMAINS = re.compile(r"\b(?P<verb>remains?|continues? to be|has remained|have remained)(?: again)? (?=\w)", re.I)
+_CONTINUES = re.compile(r"\bcontinues? to (?=[a-z])", re.I)
+_STILL = re.compile(r"\b(?:still|again|once again|now|newly|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b", re.I)
+_PRENOUN = re.compile(
+    rf"\b{_ADV}(?:stable|unchanged|persistent|persisting|new|interval|increasing|decreasing|improved|improving|worsened|worsening|"
+    rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|similar(?:[- ]appearing)?|recurrent|"
+    rf"stable[- ]appearing|unchanged[- ]appearing|previous|more prominent|less prominent|slightly larger|slightly smaller|larger|smaller)(?:,| and| or)? (?=[a-z0-9])",
+    re.I,
+)
+_PRENOUN_SIZE = re.compile(
+    rf"\b{_ADV}(?:increased|decreased|diminished|reduced) (?=(?:(?:the|a|an|in|size|of|left|right|bilateral|small|large|moderate|mild|pleural|lower|"
+    rf"upper|middle|lobe|basilar|bibasilar|pulmonary|interstitial|apical|hilar|perihilar) )*(?:effusions?|atelecta|consolid|edema|pneumothora|nodul|mass|"
+    rf"cardiomegal|pneumonia|infiltrat|airspace))",
+    re.I,
+)
+_HISTORY = re.compile(
+    r"\b(?:prior|previous|old|remote)(?= (?:\w+ ){0,2}(?:granulom|surg|sternotom|cabg|fractur|infect|tubercul|histoplas|trauma|resect|lobectom|"
+    r"mastectom|thoracotom|procedure|bypass|operat|cholecyst|intervention|fusion|injur|infarct|radiation|inflamm|rib|valve|disease|asbestos|healed|"
+    r"vertebro|kypho|pneumonect|median|coronary|aortic|thoracic|spin|arthroplast|repair|biops|wedge|hist))",
+    re.I,
+)
+_RESIDUAL = re.compile(
+    r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|improv\w+|worse\w*|new|newly|"
+    r"persist\w*|resol\w+|remains?|increasing|decreasing|redemonstrat\w+|similar|no longer|progress\w+|earlier|"
+    r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|baseline|"
+    r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
+    r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|(?:as|than|from) before)\b",
+    re.I,
+)
+_NOT_RESIDUAL = re.compile(
+    r"\bmay progress|stable (?:patient|condition)|in no way|degenerative changes?|chang(?:e|es) (?:of|in) the (?:\w+ )?(?:spine|shoulder)|"
+    r"(?:degenerative|chronic|interstitial|fibrotic|emphysematous|postoperative|post[- ]?surgical|surgical|bony|arthritic|atherosclerotic|atelectatic|"
+    r"hypertrophic|osteoarthritic|cystic|inflammatory|scarring|parenchymal|pleural|granulomatous|fibrocystic|bronchitic|senescent|hyperinflat\w+|"
+    r"spondylotic|spondylitic|lung|disc|disk|copd|osseous|spinal|skeletal|age[- ]related|productive|calcific|infectious) (?:\w+ )?changes?|"
+    r"changes? (?:are |is )?(?:of|consistent with|compatible with|related to|suggesting|suggestive|throughout|within|at|involving|seen|noted|present|identified)|"
+    r"rather than|other than|less than|more than|greater than|larger than \d|smaller than \d|better seen|right than|left than",
+    re.I,
+)
+_CLAUSE = re.compile(r"(;\s*|,? but |,? however,? |,? although |,? while |,? whereas )", re.I)
+_AND = re.compile(r",? and (?=[a-z])", re.I)
+_EMPTY = re.compile(r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|,|\W)*$", re.I)
+
+
+def strip_comparisons(report: str) -> str:
+    """Remove comparisons with prior images from findings or impression, keeping the findings.
+
+    Whole sentences that only compare are dropped, and so are findings that are gone ("has resolved"). A
+    comparing word beside a finding is cut out or rewritten ("the effusion is unchanged" → "the effusion
+    is present"). "No new X" becomes "No X". History that is not an image ("prior sternotomy") stays, and
+    so do numbers. List numbers are dropped.
+
+    Returns:
+        Sentences joined by one space, each with a full stop; empty when nothing is left.
+    """
+    kept = []
+    for sentence in split_sentences(report):
+        cleaned = _clean_sentence(sentence)
+        if cleaned:
+            kept.append(cleaned[0].upper() + cleaned[1:] + ("" if cleaned[-1] in "?!" else "."))
+    return " ".join(kept)
+
+
+def _clean_sentence(sentence: str) -> str:
+    if not _RESIDUAL.search(sentence):
+        return sentence
+    pieces = _CLAUSE.split(sentence)
+    kept: list[tuple[str, str]] = []
+    joiner = ""
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            joiner = piece
+            continue
+        for part, clause in enumerate(_coordinate(piece)):
+            cleaned = _clean_clause(clause)
+            if cleaned:
+                kept.append((" and " if part else joiner, cleaned))
+    if not kept:
+        return ""
+    return kept[0][1] + "".join(join + _lower_first(text) for join, text in kept[1:])
+
+
+def _coordinate(clause: str) -> list[str]:
+    """Cut "A is b and C is d" in two; "A and B are c" stays whole."""
+    for match in _AND.finditer(clause):
+        left, right = clause[: match.start()], clause[match.end() :]
+        has_verb = re.search(rf"\b{_VERB}\b", left, re.I)
+        if has_verb and re.search(rf"\b{_VERB}\b", right, re.I) and not re.match(rf"{_VERB}\b", right, re.I):
+            return [left, *_coordinate(right)]
+    return [clause]
+
+
+def _clean_clause(clause: str) -> str:
+    if not _compares(clause):
+        return clause
+    text = _START_COMPARISON.sub("", clause).strip()
+    text = _START_SINCE.sub("", text).strip() if text != "" else text
+    if _DROP.search(text):
+        return ""
+    text = _PREVIOUSLY.sub("", text)
+    text = _PHRASES.sub("", text).strip(" ,;")
+    text = _AGAIN_SEEN.sub(lambda match: "There are " if match["be"] == "are" else "There is ", text)
+    text = _rewrite_change(text)
+    if not text:
+        return ""
+    text = _REMAINS.sub(lambda m: "are " if m["verb"].lower() in ("remain", "continue to be", "have remained") else "is ", text)
+    text = _CONTINUES.sub("", text)
+    text = re.sub(r"\bno (?:significant )?(?:new|interval)(?:,? or [a-z]+ing)?(?: development of)? (?=[a-z])", "no ", text, flags=re.I)
+    text = _TRAILING.sub("", text)
+    text = _PRENOUN_SIZE.sub("", text)
+    for _ in range(2):
+        text = _PRENOUN.sub("", text)
+    text = _STILL.sub(lambda m: "" , text)
+    text = _tidy(text)
+    if _EMPTY.match(text) or _compares(text):
+        return ""
+    return text
+
+
+def _compares(text: str) -> bool:
+    return bool(_RESIDUAL.search(_NOT_RESIDUAL.sub("", _HISTORY.sub("", text))))
+
+
+def _rewrite_change(text: str) -> str:
+    """Turn a statement of change into one of presence; empty when nothing was present."""
+    for expression in (_NO_CHANGE_IN, _INTERVAL_CHANGE):
+        match = expression.match(text)
+        if match:
+            what = match["what"]
+            if not _is_finding(what):
+                return ""
+            bare = re.sub(r"^(?:the|an?) ", "", what, flags=re.I)
+            if match.re is _INTERVAL_CHANGE and match["there"]:
+                return f"There {_be(what)} {what}"
+            return bare
+    for expression in (_HAS_CHANGED, _PREDICATE, _PERSISTS):
+        match = expression.match(text)
+        if match:
+            what, rest = match["what"], match["rest"] or ""
+            joined = re.match(rf"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |severely )?(?:enlarged|prominent|normal|tortuous|"
+                              rf"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)", rest, re.I)
+            if joined:
+                return f"{what} {_be(what)} {joined['state']}"
+            if _is_finding(what):
+                return f"{what} {_be(what)} present{rest}"
+            rest = re.sub(r"^(?:,|;)? ?(?:and |with )?", "", rest)
+            return rest if rest and _is_finding(rest) else ""
+    return text
+
+
+def _is_finding(what: str) -> bool:
+    return any(assertion.label is not Label.NEGATIVE for assertion in assertions(what))
+
+
+def _be(what: str) -> str:
+    head = re.split(r" (?:in|of|at|within|along|involving|over|on|with|projecting|seen) ", what.lower())[0]
+    last = re.sub(r"[^a-z ]", "", head).split()[-1:] or [""]
+    plural = re.search(r"(?<![su])s$|opacities|pneumothoraces|masses", last[0]) and last[0] not in (
+        "atelectasis", "fibrosis", "scoliosis", "mass", "kyphosis", "pneumothoraxs",
+    )  # fmt: skip
+    return "are" if plural or " and " in head else "is"
+
+
+def _lower_first(text: str) -> str:
+    return text[0].lower() + text[1:] if len(text) > 1 and text[1:2].islower() else text
+
+
+def _tidy(text: str) -> str:
+    text = re.sub(r"\(\s*\)", "", text)
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+([,;)])", r"\1", text)
+    text = re.sub(r",(?:\s*,)+", ",", text)
+    text = re.sub(r"^(?:[,;]|and |but |with (?=no ))\s*", "", text.strip())
+    text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
+    text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i))", r"\1n ", text)
+    return text.strip(" ,;")
