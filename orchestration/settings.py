@@ -349,7 +349,7 @@ def _fill_from_services(settings: Settings, services: Mapping[str, Mapping[str, 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, value in _leaves(settings):
-        if isinstance(value, SecretStr):
+        if isinstance(value, SecretStr) and not name.endswith("__ACCESS_KEY"):  # that one is a name
             yield name, value.get_secret_value()
 
 
