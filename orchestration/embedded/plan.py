@@ -169,8 +169,8 @@ def role_specifications(
     environment = {**base_environment(), **as_environment(settings)}
     commands: list[tuple[str, str | None, list[str]]] = [
         ("receiver", None, _module("orchestration.receiver")),
-        *(("worker", queue, _module("orchestration.app", "worker", queue)) for queue in queues),
-        ("beat", None, _module("orchestration.app", "beat")),
+        *(("worker", queue, _module("orchestration.process", "worker", queue)) for queue in queues),
+        ("beat", None, _module("orchestration.process", "beat")),
     ]
     return [
         _finish(
