@@ -9,6 +9,7 @@ of zeros has no direction; its unit vector is taken as zeros, so its similarity 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +44,8 @@ def unit(vector: ArrayLike) -> Vector:
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
     scaled = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
     length = np.linalg.norm(scaled, axis=-1, keepdims=True)
-    return np.divide(scaled, length, out=np.zeros_like(scaled), where=length > 0).astype(np.float32)
+    directions = np.divide(scaled, length, out=np.zeros_like(scaled), where=length > 0)
+    return cast(Vector, directions.astype(np.float32))
 
 
 def exemplar_vector(visual_mean: ArrayLike, logits: ArrayLike) -> Vector:

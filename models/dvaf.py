@@ -83,7 +83,8 @@ class DiseaseVisualFusion(nn.Module):
         disease_summary = (torch.softmax(scores, dim=1) * related).sum(dim=1)
         mean_token = patch_tokens.mean(dim=1)
         gate = torch.sigmoid(self.gate(torch.cat([disease_summary, mean_token], dim=-1)))
-        return gate * disease_summary + (1 - gate) * mean_token
+        fusion_token: Tensor = gate * disease_summary + (1 - gate) * mean_token
+        return fusion_token
 
 
 class VisualPrefix(nn.Module):
@@ -116,7 +117,8 @@ class VisualPrefix(nn.Module):
         Raises:
             ValueError: If a size is not the configured one, with the sizes in the message.
         """
-        return self.norm(self.projection(self.fused_tokens(patch_tokens, disease_tokens)))
+        projected: Tensor = self.norm(self.projection(self.fused_tokens(patch_tokens, disease_tokens)))
+        return projected
 
     def fused_tokens(self, patch_tokens: Tensor, disease_tokens: Tensor) -> Tensor:
         """The tokens before projection (Eq. 7), ``(B, N + E, D)``."""
@@ -126,7 +128,7 @@ class VisualPrefix(nn.Module):
                 raise ValueError(f"{name} tokens must be (B, count, {D}), got {tuple(tokens.shape)}")
         if patch_tokens.shape[0] != disease_tokens.shape[0]:
             raise ValueError(
-                f"{patch_tokens.shape[0]} studies have patch tokens and {disease_tokens.shape[0]} disease tokens"
+                f"{len(patch_tokens)} studies have patch tokens, {len(disease_tokens)} disease tokens"
             )
         if self.config.kind == "concatenation":
             return torch.cat([patch_tokens, disease_tokens], dim=1)
@@ -157,6 +159,6 @@ def append_fusion_token(patch_tokens: Tensor, fusion_token: Tensor) -> Tensor:
         or patch_tokens.shape[2] != fusion_token.shape[1]
     ):
         raise ValueError(
-            f"patch tokens {tuple(patch_tokens.shape)} and fusion token {tuple(fusion_token.shape)} do not fit"
+            f"patch tokens {tuple(patch_tokens.shape)} and fusion token {tuple(fusion_token.shape)} differ"
         )
     return torch.cat([patch_tokens, fusion_token[:, None]], dim=1)

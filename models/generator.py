@@ -78,15 +78,15 @@ class ReportWriter:
             ValueError: If the projection's size is not the language model's hidden size, the vocabulary
                 is smaller than the tokenizer's, or the limit is not positive.
         """
-        hidden_size = language_model.config.hidden_size
+        network = cast(Any, language_model)
+        hidden_size, rows = int(network.config.hidden_size), int(network.config.vocab_size)
         if prefix.config.hidden_size != hidden_size:
             raise ValueError(
-                f"projection gives {prefix.config.hidden_size} features, the language model takes {hidden_size}"
+                f"projection gives {prefix.config.hidden_size} features, language model takes {hidden_size}"
             )
-        if language_model.config.vocab_size < prompts.vocabulary_size:
+        if rows < prompts.vocabulary_size:
             raise ValueError(
-                f"the tokenizer has {prompts.vocabulary_size} tokens, "
-                f"the language model only {language_model.config.vocab_size}"
+                f"the tokenizer has {prompts.vocabulary_size} tokens, the language model only {rows}"
             )
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens}")
@@ -94,10 +94,10 @@ class ReportWriter:
         self.prompts = prompts
         self.max_new_tokens = max_new_tokens
         self._prefix = prefix.to(device).eval()
-        self._model: Any = language_model.to(device).eval()
+        self._model = network.to(device).eval()
         # Nothing but text and the end of the turn may be written: no other control token, and no id
         # beyond the tokenizer (Phi-4's table has more rows than its tokenizer has tokens).
-        forbidden = torch.ones(language_model.config.vocab_size, dtype=torch.bool)
+        forbidden = torch.ones(rows, dtype=torch.bool)
         forbidden[: prompts.vocabulary_size] = False
         forbidden[list(prompts.control_ids)] = True
         forbidden[list(prompts.stop_ids)] = False
@@ -122,11 +122,10 @@ class ReportWriter:
         if limit < 1:
             raise ValueError(f"max_new_tokens must be positive, got {limit}")
         layouts = [self.prompts.prompt(request.exemplar_report) for request in requests]
-        by_length = sorted(
-            range(len(requests)), key=lambda i: len(layouts[i].before_image), reverse=True
-        )
+        by_length = sorted(range(len(requests)), key=lambda i: len(layouts[i].before_image), reverse=True)
         written = in_halves(
-            by_length, lambda part: self._write([requests[i] for i in part], [layouts[i] for i in part], limit)
+            by_length,
+            lambda part: self._write([requests[i] for i in part], [layouts[i] for i in part], limit),
         )
         drafts = dict(zip(by_length, written, strict=True))
         return [drafts[i] for i in range(len(requests))]

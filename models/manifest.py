@@ -45,7 +45,7 @@ class PartRef:
             raise ReleaseError(f"file name {self.filename!r} does not stay inside the release")
         if path.suffix not in SUFFIXES:
             raise ReleaseError(
-                f"{self.filename} is no kind of file that a release may hold ({', '.join(sorted(SUFFIXES))}); "
+                f"{self.filename} is no file that a release may hold ({', '.join(sorted(SUFFIXES))}); "
                 "convert pickled weights with `nightread release convert-weights`"
             )
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -119,7 +119,7 @@ class Manifest:
     rendering: str = "voi-v1"
     """The way from DICOM pixels to the input image."""
 
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation = field(default_factory=Normalisation)
     pathologies: tuple[str, ...] = tuple(p.value for p in PATHOLOGIES)
     thresholds: Mapping[str, float] = field(default_factory=lambda: _each(0.5))
     """Probability from which a pathology is positive, by name."""
@@ -211,10 +211,9 @@ class Manifest:
         if unknown:
             raise ReleaseError(f"manifest.json has an unknown field: {', '.join(unknown)}")
         try:
-            for key in ("pathologies",):
-                contents[key] = tuple(contents[key])
-            normalisation = {k: tuple(map(float, v)) for k, v in contents["normalisation"].items()}
-            contents["normalisation"] = Normalisation(**normalisation)
+            contents["pathologies"] = tuple(contents["pathologies"])
+            normalisation: dict[str, Any] = contents["normalisation"]
+            contents["normalisation"] = Normalisation(**{k: tuple(v) for k, v in normalisation.items()})
             contents["calibration"] = {k: Calibration(**v) for k, v in contents["calibration"].items()}
             contents["parts"] = {
                 part: tuple(PartRef(**file) for file in files) for part, files in contents["parts"].items()

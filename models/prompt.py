@@ -193,7 +193,5 @@ def split_sections(text: str) -> tuple[str, str]:
         parts[section].append(text[start : heading.start()].strip())
         section, start = heading.group(1).lower(), heading.end()
     parts[section].append(text[start:].strip())
-    findings, impression = (
-        "\n".join(p for p in parts[name] if p) for name in ("findings", "impression")
-    )
+    findings, impression = ("\n".join(p for p in parts[name] if p) for name in ("findings", "impression"))
     return findings, impression

@@ -82,7 +82,7 @@ class StudyReader:
             )
         if len(grey) == 0:
             raise ValueError("no image to encode")
-        batches = in_halves(range(len(grey)), lambda part: [self._encode(grey[part[0] : part[-1] + 1])] )
+        batches = in_halves(range(len(grey)), lambda part: [self._encode(grey[part[0] : part[-1] + 1])])
         return batches[0] if len(batches) == 1 else _joined(batches)
 
     @torch.inference_mode()

@@ -37,7 +37,7 @@ class FrozenTextEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> FrozenTextEncoder:
         """Stay in evaluation, whatever the surrounding network does."""
-        return cast(FrozenTextEncoder, super().train(False))
+        return super().train(False)
 
     @torch.no_grad()
     def forward(self, token_ids: Tensor, mask: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def initialise_release(
             report = load_checkpoint(vmamba, tensors)
             if not report.is_complete:
                 raise WeightsMismatch(f"the encoder's weights do not fit; {report}")
-        settle(vmamba, dast, prefix, recipe, seed)
+        settle(vmamba, dast, prefix, recipe, seed=seed, encoder_is_random=tensors is None)
         if given_language_model is None:
             _write_language_model(recipe, out / "language_model")
     if given_language_model is None:
@@ -157,26 +157,44 @@ def fitted(
 
 
 @torch.no_grad()
-def settle(encoder: VMamba, dast: DiseaseTokens, prefix: VisualPrefix, recipe: Recipe, seed: int) -> None:
-    """Scale the random heads and projection by what drawn probe images give (after LSUV's idea).
+def settle(
+    encoder: VMamba,
+    dast: DiseaseTokens,
+    prefix: VisualPrefix,
+    recipe: Recipe,
+    *,
+    seed: int,
+    encoder_is_random: bool,
+) -> None:
+    """Scale the random parts by what drawn probe images give (after the idea of LSUV).
 
-    The heads get the recipe's mean and spread of logits. The projection takes away what all images have
-    in common, channel by channel, so that the norm behind it enlarges the difference between images.
+    A random encoder's last norm and the projection take away what all images have in common, channel by
+    channel, so that what is left tells images apart; the heads get the recipe's mean and spread of logits.
     """
     probes = torch.as_tensor(probe_images(seed, PROBES, recipe.image_size))
     images = normalise(probes, cast(Any, recipe))
     encoder.eval()
-    patch_tokens = torch.cat([encoder(part).patch_tokens for part in images.split(8)])
+    patch_tokens = torch.cat([encoder(images[i : i + 8]).patch_tokens for i in range(0, PROBES, 8)])
+    if encoder_is_random and recipe.encoder.final_norm:
+        centre, scale = _channels(patch_tokens)
+        norm = encoder.classifier.norm
+        norm.weight.div_(scale)
+        norm.bias.copy_((norm.bias - centre) / scale)
+        patch_tokens = (patch_tokens - centre) / scale
     found = dast(patch_tokens)
-    spread = found.logits.std(dim=0).clamp(min=1e-4)
-    gain = recipe.untrained.logit_std / spread
+    gain = recipe.untrained.logit_std / found.logits.std(dim=0).clamp(min=1e-4)
     dast.head_weight.mul_(gain[:, None])
     dast.head_bias.copy_(recipe.untrained.logit_mean - gain * found.logits.mean(dim=0))
-    tokens = prefix.fused_tokens(patch_tokens, found.disease_tokens).flatten(0, 1)
-    centre, scale = tokens.mean(dim=0), tokens.std(dim=0).clamp(min=1e-4)
+    centre, scale = _channels(prefix.fused_tokens(patch_tokens, found.disease_tokens))
     nn.init.normal_(prefix.projection.weight, std=len(centre) ** -0.5)
     prefix.projection.weight.div_(scale)
     prefix.projection.bias.copy_(-prefix.projection.weight @ centre)
+
+
+def _channels(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each channel, ``(D,)`` each, over all images and patches."""
+    flat = tokens.flatten(0, 1)
+    return flat.mean(dim=0), flat.std(dim=0).clamp(min=1e-4)
 
 
 def probe_images(seed: int, count: int, side: int) -> NDArray[np.uint8]:
@@ -189,7 +207,11 @@ def probe_images(seed: int, count: int, side: int) -> NDArray[np.uint8]:
     images = []
     for _ in range(count):
         image = 0.55 + 0.25 * (y - 0.5) * random.uniform(0.5, 1.5)
-        blobs = [(0.3, 0.45, 0.13, 0.25, -0.35), (0.7, 0.45, 0.13, 0.25, -0.35), (0.55, 0.65, 0.15, 0.12, 0.3)]
+        blobs = [
+            (0.3, 0.45, 0.13, 0.25, -0.35),
+            (0.7, 0.45, 0.13, 0.25, -0.35),
+            (0.55, 0.65, 0.15, 0.12, 0.3),
+        ]
         for _ in range(int(random.integers(0, 4))):
             size = random.uniform(0.02, 0.12)
             blobs.append((random.uniform(0.15, 0.85), random.uniform(0.15, 0.85), size, size, 0.3))

@@ -61,7 +61,7 @@ class Untrained:
     logit_std: float = 1.4
     """Spread of the logits over drawn probe images."""
 
-    language_model_std: float = 0.12
+    language_model_std: float = 0.2
     """Spread of the language model's random weights. At 0.02 its attention is flat; here a token
     attends to few others, so that a changed word of the prompt changes what follows."""
 
@@ -104,7 +104,7 @@ class Recipe:
     rendering: str = "voi-v1"
     """Not in the paper, which starts from 8-bit images."""
 
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation = field(default_factory=Normalisation)
     """Not in the paper: ImageNet's, because the encoder starts from ImageNet weights."""
 
     alpha: float = 0.5
@@ -139,7 +139,9 @@ class Recipe:
             "alignment image": (self.alignment.image_features, D),
             "alignment text": (self.alignment.text_features, self.text_encoder["hidden_size"]),
         }
-        wrong = [f"{what} is {ours}, not {theirs}" for what, (ours, theirs) in sizes.items() if ours != theirs]
+        wrong = [
+            f"{what} is {ours}, not {theirs}" for what, (ours, theirs) in sizes.items() if ours != theirs
+        ]
         if wrong:
             raise ValueError(f"recipe {self.name}: " + "; ".join(wrong))
         if self.vocabulary_size > self.language_model["vocab_size"]:
