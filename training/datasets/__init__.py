@@ -1,0 +1,1 @@
+"""Readers of image and report collections, and the maker of drawn ones."""

@@ -1,0 +1,441 @@
+"""What is true of a phantom study before a pixel is drawn or a word is written.
+
+A case is sampled from ``(seed, index)`` alone, so study 17 of seed 3 is the same whether ten or ten
+thousand studies are made. Drawing and report both read the case; neither adds a fact to it.
+
+Study indices come in blocks of eight. A block is divided among four to eight patients, so some patients
+have several studies, and a split at a multiple of eight never cuts through a patient.
+
+Lengths are millimetres, severities run from 0 (barely visible) to 1 (plain).
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from models.pathologies import PATHOLOGIES, Pathology
+
+BLOCK = 8
+"""Studies a block; patients never cross a block."""
+
+ISSUER = "NIGHTREAD-PHANTOM"
+
+_PARTITIONS = (
+    (1, 1, 1, 1, 1, 1, 1, 1),
+    (1, 2, 1, 1, 1, 1, 1),
+    (1, 1, 1, 2, 1, 1, 1),
+    (1, 3, 1, 1, 1, 1),
+    (2, 1, 1, 1, 2, 1),
+    (1, 1, 4, 1, 1),
+    (1, 2, 3, 1, 1),
+)
+"""Ways to divide a block: the number of studies of each patient in turn."""
+
+
+class Side(StrEnum):
+    """The patient's side; the patient's right is on the left of the image."""
+
+    RIGHT = "right"
+    LEFT = "left"
+    BOTH = "bilateral"
+
+
+class Zone(StrEnum):
+    """Where in a lung. The right lung has a middle lobe, the left lung a lingula."""
+
+    UPPER = "upper"
+    MIDDLE = "middle"
+    LOWER = "lower"
+
+
+class DeviceKind(StrEnum):
+    """Devices that are drawn, each under the category Support Devices."""
+
+    ENDOTRACHEAL_TUBE = "endotracheal_tube"
+    ENTERIC_TUBE = "enteric_tube"
+    JUGULAR_LINE = "jugular_line"
+    PICC = "picc"
+    PORT = "port"
+    PACEMAKER = "pacemaker"
+    CHEST_TUBE = "chest_tube"
+    VALVE = "valve"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is drawn and reported."""
+
+    pathology: Pathology
+    form: str
+    """How it presents, for example ``nodule`` or ``mass`` for a lung lesion."""
+    side: Side
+    zone: Zone
+    severity: float
+    uncertain: bool = False
+    """The report hedges. The finding is drawn all the same, so its label is 1."""
+    size_mm: float = 0.0
+    """Diameter of a lung lesion, otherwise 0."""
+    ribs: tuple[int, ...] = ()
+    """Broken ribs, counted from 1 at the top; empty for a clavicle."""
+    seed: int = 0
+    """Seed of the details that the report does not mention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A tube, line or implant."""
+
+    kind: DeviceKind
+    side: Side
+    tip_mm: float = 0.0
+    """Endotracheal tube: height of the tip above the carina."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """An invented adult."""
+
+    patient_id: str
+    name: str
+    sex: str
+    birth_date: datetime.date
+    habitus: float
+    """0 slender to 1 stout."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Everything that is true of one study."""
+
+    seed: int
+    index: int
+    patient: Patient
+    study_date: datetime.date
+    study_time: datetime.time
+    projection: str
+    """``PA`` or ``AP``, the value of (0018,5101) *View Position*."""
+    has_lateral: bool
+    findings: tuple[Finding, ...]
+    devices: tuple[Device, ...]
+    labels: dict[Pathology, int] = field(hash=False)
+
+    @property
+    def age_years(self) -> int:
+        """Whole years at the study date."""
+        birthday = (self.study_date.month, self.study_date.day) < (
+            self.patient.birth_date.month,
+            self.patient.birth_date.day,
+        )
+        return self.study_date.year - self.patient.birth_date.year - int(birthday)
+
+    @property
+    def uncertain(self) -> tuple[Pathology, ...]:
+        """Pathologies about which the report hedges; all are drawn."""
+        return tuple(p for p in PATHOLOGIES if any(f.uncertain and f.pathology == p for f in self.findings))
+
+    def of(self, pathology: Pathology) -> tuple[Finding, ...]:
+        """The findings of one pathology."""
+        return tuple(f for f in self.findings if f.pathology == pathology)
+
+
+def stream(seed: int, index: int, name: str) -> random.Random:
+    """A random stream of its own for each purpose, so that no purpose shifts another's draws."""
+    return random.Random(f"nightread-phantom/{seed}/{index}/{name}")  # noqa: S311 - drawings, not secrets
+
+
+P = Pathology
+
+IMPLIES_OPACITY = (P.EDEMA, P.CONSOLIDATION, P.PNEUMONIA, P.ATELECTASIS, P.LUNG_LESION)
+"""Children of Lung Opacity in the CheXpert hierarchy (Irvin et al. 2019, Figure 1)."""
+
+# Weight, then the probability of each finding given the clinical picture. The pictures make findings
+# keep company as they do on a ward: oedema with a large heart and effusions, a chest tube with air.
+_PICTURES: tuple[tuple[float, dict[Pathology, float]], ...] = (
+    (0.27, {P.SUPPORT_DEVICES: 0.09}),
+    (
+        0.15,
+        {
+            P.CARDIOMEGALY: 1.0,
+            P.EDEMA: 0.68,
+            P.PLEURAL_EFFUSION: 0.55,
+            P.ATELECTASIS: 0.2,
+            P.SUPPORT_DEVICES: 0.3,
+        },
+    ),
+    (0.13, {P.PNEUMONIA: 1.0, P.CONSOLIDATION: 0.5, P.PLEURAL_EFFUSION: 0.22, P.SUPPORT_DEVICES: 0.12}),
+    (0.09, {P.FRACTURE: 1.0, P.PNEUMOTHORAX: 0.35, P.PLEURAL_EFFUSION: 0.15, P.LUNG_OPACITY: 0.12}),
+    (
+        0.09,
+        {
+            P.LUNG_LESION: 1.0,
+            P.PLEURAL_EFFUSION: 0.2,
+            P.ENLARGED_CARDIOMEDIASTINUM: 0.2,
+            P.SUPPORT_DEVICES: 0.25,
+        },
+    ),
+    (
+        0.10,
+        {
+            P.SUPPORT_DEVICES: 1.0,
+            P.ATELECTASIS: 0.5,
+            P.PLEURAL_EFFUSION: 0.4,
+            P.EDEMA: 0.25,
+            P.CONSOLIDATION: 0.25,
+            P.CARDIOMEGALY: 0.2,
+            P.PNEUMOTHORAX: 0.15,
+        },
+    ),
+    (0.06, {P.PNEUMOTHORAX: 1.0, P.SUPPORT_DEVICES: 0.5}),
+    (0.06, {P.PLEURAL_OTHER: 1.0, P.FRACTURE: 0.15, P.PLEURAL_EFFUSION: 0.12}),
+    (0.05, {P.ENLARGED_CARDIOMEDIASTINUM: 1.0, P.CARDIOMEGALY: 0.25, P.PLEURAL_EFFUSION: 0.2}),
+)
+
+# Chance companions of any sick picture, so that every pair of findings occurs.
+_SPORADIC: dict[Pathology, float] = {
+    P.FRACTURE: 0.035,
+    P.LUNG_LESION: 0.04,
+    P.PLEURAL_OTHER: 0.06,
+    P.ENLARGED_CARDIOMEDIASTINUM: 0.045,
+    P.ATELECTASIS: 0.08,
+    P.LUNG_OPACITY: 0.05,
+    P.CARDIOMEGALY: 0.05,
+    P.CONSOLIDATION: 0.04,
+    P.PNEUMOTHORAX: 0.02,
+    P.SUPPORT_DEVICES: 0.06,
+}
+
+_FORMS: dict[Pathology, tuple[str, ...]] = {
+    P.ENLARGED_CARDIOMEDIASTINUM: ("widened",),
+    P.CARDIOMEGALY: ("enlarged",),
+    P.LUNG_LESION: ("nodule", "nodule", "mass", "mass", "nodules"),
+    P.LUNG_OPACITY: ("hazy",),
+    P.EDEMA: ("interstitial", "alveolar"),
+    P.CONSOLIDATION: ("dense",),
+    P.PNEUMONIA: ("patchy",),
+    P.ATELECTASIS: ("bands", "bands", "lobar"),
+    P.PNEUMOTHORAX: ("apical", "lateral"),
+    P.PLEURAL_EFFUSION: ("meniscus",),
+    P.PLEURAL_OTHER: ("apical", "lateral", "plaque"),
+    P.FRACTURE: ("rib", "rib", "rib", "clavicle"),
+}
+
+_HEDGED: dict[Pathology, float] = {
+    P.PNEUMONIA: 0.3,
+    P.ATELECTASIS: 0.2,
+    P.CONSOLIDATION: 0.15,
+    P.EDEMA: 0.15,
+    P.LUNG_LESION: 0.12,
+    P.PLEURAL_EFFUSION: 0.08,
+    P.PLEURAL_OTHER: 0.1,
+}
+
+
+def _patient_of(seed: int, index: int) -> tuple[int, int, int]:
+    """Block, patient within the block, and which of the patient's studies this is."""
+    block, place = divmod(index, BLOCK)
+    parts = list(stream(seed, block, "block").choice(_PARTITIONS))
+    stream(seed, block, "order").shuffle(parts)
+    for patient, studies in enumerate(parts):
+        if place < studies:
+            return block, patient, place
+        place -= studies
+    raise AssertionError("a partition of a block has fewer studies than the block")
+
+
+_GIVEN_F = ("Ada", "Bea", "Cleo", "Dora", "Edda", "Fern", "Gwen", "Hilda", "Iris", "Juno", "Kaia", "Lena")
+_GIVEN_M = ("Abel", "Bert", "Cyril", "Dov", "Egon", "Finn", "Gus", "Hugo", "Ivo", "Jory", "Kit", "Leif")
+_FAMILY = (
+    "Gauze",
+    "Lantern",
+    "Plumb",
+    "Tinfoil",
+    "Papier",
+    "Wicker",
+    "Beeswax",
+    "Celluloid",
+    "Cork",
+    "Balsa",
+)
+
+
+def _sample_patient(seed: int, block: int, number: int) -> Patient:
+    rng = stream(seed, block * BLOCK + number, "patient")
+    sex = rng.choice(("F", "M"))
+    given = rng.choice(_GIVEN_F if sex == "F" else _GIVEN_M)
+    born = datetime.date(1933, 1, 1) + datetime.timedelta(days=rng.randrange(365 * 70))
+    return Patient(
+        patient_id=f"PH{seed}-{block:05d}{number}",
+        name=f"Phantom-{rng.choice(_FAMILY)}^{given}",
+        sex=sex,
+        birth_date=born,
+        habitus=rng.betavariate(2.2, 2.2),
+        seed=rng.getrandbits(48),
+    )
+
+
+def _choose(rng: random.Random) -> tuple[int, set[Pathology]]:
+    picture = rng.choices(range(len(_PICTURES)), weights=[weight for weight, _ in _PICTURES])[0]
+    chances = _PICTURES[picture][1]
+    present = {p for p in PATHOLOGIES if rng.random() < chances.get(p, 0.0)}
+    if picture:
+        present |= {p for p, chance in _SPORADIC.items() if rng.random() < chance}
+    if present & set(IMPLIES_OPACITY):
+        present.discard(P.LUNG_OPACITY)  # implied by the children; a finding of its own only when alone
+    return picture, present
+
+
+def _free_side(rng: random.Random, taken: set[Side]) -> Side:
+    free = [side for side in (Side.RIGHT, Side.LEFT) if side not in taken]
+    return rng.choice(free or [Side.RIGHT, Side.LEFT])
+
+
+def _sample_finding(rng: random.Random, pathology: Pathology, air: Side | None, used: set[Side]) -> Finding:
+    """Draw side, place and size of a finding.
+
+    Args:
+        air: The side of a pneumothorax. Other findings of the lung and the pleura avoid it, because a
+            collapsed lung shows them differently.
+        used: Sides of focal opacities already placed; a second kind prefers the other lung, so that two
+            labels rarely share one shadow.
+    """
+    form = rng.choice(_FORMS[pathology])
+    severity = rng.random()
+    zone = rng.choice((Zone.UPPER, Zone.MIDDLE, Zone.LOWER, Zone.LOWER))
+    side = rng.choice((Side.RIGHT, Side.LEFT))
+    size_mm = 0.0
+    ribs: tuple[int, ...] = ()
+    taken = {air} if air else set()
+    match pathology:
+        case P.EDEMA:
+            side = Side.BOTH
+            form = "alveolar" if severity > 0.55 else "interstitial"
+        case P.CARDIOMEGALY | P.ENLARGED_CARDIOMEDIASTINUM:
+            side = Side.BOTH
+        case P.PLEURAL_EFFUSION:
+            side = Side.BOTH if air is None and rng.random() < 0.3 else _free_side(rng, taken)
+            zone = Zone.LOWER
+        case P.PLEURAL_OTHER:
+            zone = {"apical": Zone.UPPER, "lateral": Zone.MIDDLE}.get(form, Zone.LOWER)
+            both = form == "apical" and air is None and rng.random() < 0.4
+            side = Side.BOTH if both else _free_side(rng, taken)
+        case P.LUNG_LESION:
+            side = Side.BOTH if form == "nodules" and air is None else _free_side(rng, taken)
+            form = "nodule" if form == "nodules" and air is not None else form
+            size_mm = round(34 + 36 * severity) if form == "mass" else round(14 + 14 * severity)
+        case P.ATELECTASIS:
+            both = form == "bands" and air is None and rng.random() < 0.35
+            side = Side.BOTH if both else _free_side(rng, taken | used)
+            zone = Zone.LOWER if form == "bands" else rng.choice((Zone.UPPER, Zone.LOWER, Zone.LOWER))
+        case P.CONSOLIDATION | P.PNEUMONIA | P.LUNG_OPACITY:
+            side = _free_side(rng, taken | used)
+        case P.FRACTURE:
+            if form == "rib":
+                first = rng.randint(3, 7)
+                ribs = tuple(range(first, first + rng.choice((1, 1, 2, 3))))
+        case P.PNEUMOTHORAX:
+            zone = Zone.UPPER
+            form = "lateral" if severity > 0.45 else "apical"
+    hedge = _HEDGED.get(pathology, 0.0) * (1.6 if severity < 0.35 else 0.7)
+    return Finding(
+        pathology=pathology,
+        form=form,
+        side=side,
+        zone=zone,
+        severity=severity,
+        uncertain=rng.random() < hedge,
+        size_mm=size_mm,
+        ribs=ribs,
+        seed=rng.getrandbits(48),
+    )
+
+
+def _sample_devices(rng: random.Random, picture: int, air: Side | None) -> tuple[Device, ...]:
+    D = DeviceKind
+    if air is not None and rng.random() < 0.75:
+        kinds = {D.CHEST_TUBE}
+    elif picture == 5:
+        kinds = {
+            D.ENDOTRACHEAL_TUBE,
+            *rng.sample((D.ENTERIC_TUBE, D.JUGULAR_LINE, D.PICC), rng.randint(1, 2)),
+        }
+        if rng.random() < 0.3:
+            kinds.discard(D.ENDOTRACHEAL_TUBE)
+    elif picture == 1:
+        kinds = {rng.choice((D.PACEMAKER, D.PACEMAKER, D.VALVE, D.JUGULAR_LINE))}
+    elif picture == 4:
+        kinds = {rng.choice((D.PORT, D.PORT, D.PICC))}
+    else:
+        kinds = {rng.choice((D.PACEMAKER, D.PORT, D.PICC, D.JUGULAR_LINE, D.VALVE))}
+    devices = []
+    for kind in D:
+        if kind not in kinds:
+            continue
+        side = rng.choice((Side.RIGHT, Side.RIGHT, Side.LEFT))
+        if kind is D.PACEMAKER:
+            side = rng.choice((Side.LEFT, Side.LEFT, Side.LEFT, Side.RIGHT))
+        if kind is D.CHEST_TUBE and air is not None:
+            side = air
+        tip = float(rng.randint(20, 65)) if kind is D.ENDOTRACHEAL_TUBE else 0.0
+        devices.append(Device(kind=kind, side=side, tip_mm=tip, seed=rng.getrandbits(48)))
+    return tuple(devices)
+
+
+def _label(findings: tuple[Finding, ...], devices: tuple[Device, ...]) -> dict[Pathology, int]:
+    labels = {p: int(any(f.pathology == p for f in findings)) for p in PATHOLOGIES}
+    labels[P.SUPPORT_DEVICES] = int(bool(devices))
+    labels[P.LUNG_OPACITY] |= int(any(labels[p] for p in IMPLIES_OPACITY))
+    labels[P.NO_FINDING] = int(not findings)
+    return labels
+
+
+def sample_case(seed: int, index: int) -> Case:
+    """Decide what is true of study ``index`` of ``seed``.
+
+    Raises:
+        ValueError: If the index is negative.
+    """
+    if index < 0:
+        raise ValueError(f"a study index starts at 0, not {index}")
+    block, number, visit = _patient_of(seed, index)
+    patient = _sample_patient(seed, block, number)
+    rng = stream(seed, index, "case")
+    picture, present = _choose(rng)
+    air: Side | None = None
+    used: set[Side] = set()
+    findings: list[Finding] = []
+    # The pneumothorax is placed first, because the others give way to it.
+    for pathology in sorted(present - {P.SUPPORT_DEVICES}, key=lambda p: (p != P.PNEUMOTHORAX, p.value)):
+        finding = _sample_finding(rng, pathology, air, used)
+        findings.append(finding)
+        if pathology is P.PNEUMOTHORAX:
+            air = finding.side
+        if pathology in (P.CONSOLIDATION, P.ATELECTASIS, P.PNEUMONIA, P.LUNG_OPACITY):
+            used.add(finding.side)
+    devices = _sample_devices(rng, picture, air) if P.SUPPORT_DEVICES in present else ()
+    bedside = 0.75 if picture == 5 else 0.25
+    first_visit = datetime.date(2024, 1, 1) + datetime.timedelta(days=patient.seed % 500)
+    ordered = tuple(sorted(findings, key=lambda f: PATHOLOGIES.index(f.pathology)))
+    projection = "AP" if rng.random() < bedside else "PA"
+    return Case(
+        seed=seed,
+        index=index,
+        patient=patient,
+        study_date=first_visit + datetime.timedelta(days=visit * 41 + rng.randrange(30)),
+        study_time=datetime.time(rng.randrange(24), rng.randrange(60), rng.randrange(60)),
+        projection=projection,
+        has_lateral=projection == "PA" and rng.random() < 0.3,
+        findings=ordered,
+        devices=devices,
+        labels=_label(ordered, devices),
+    )
+
+
+def cases(seed: int, n: int) -> Iterator[Case]:
+    """The first ``n`` cases of a seed."""
+    return (sample_case(seed, index) for index in range(n))
