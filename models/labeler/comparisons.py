@@ -22,17 +22,17 @@ _ADV = (
 )
 _STUDY = (
     r"(?:radiographs?|radiography|stud(?:y|ies)|exam(?:ination)?s?|films?|images?|imaging|x-?rays?|cxrs?|ct(?: scans?)?|"
-    r"scans?|comparisons?|views?|chest|priors?|reports?|tomogra\w+|one|day)"
+    r"scans?|comparisons?|views?|chest(?! (?:x|ct|cxr|radio|film|stud|exam|scan|image))|priors?|reports?|tomogra\w+|one|day)"
 )
 _DATE = (
-    r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?: \d{1,2})?"
+    r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:\d{1,2} )?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?: \d{1,2})?"
     r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|yesterday|last (?:week|month|year|night)|earlier today|"
     r"(?:one|two|three|four|five|six|seven|several|\d+) (?:hours?|days?|weeks?|months?|years?) (?:ago|earlier|prior|before))"
 )
 _OLD = r"(?:prior|previous|earlier|preceding|last|most recent|recent|old|older|outside|comparison|initial|baseline|remote)"
 _PRIOR = (
     rf"(?:(?:the|a|an|any|his|her|patient's|multiple|several|that)? ?(?:{_OLD} )+(?:(?:\w+|\d+[-/]\d+[-/]\d+) ){{0,3}}?{_STUDY}\b"
-    rf"|(?:the )?(?:prior|previous|priors|comparison)\b(?! \w+ (?:disease|surgery))|(?:the )?{_STUDY} (?:from|of|dated|performed) (?:on )?{_DATE}|{_DATE})"
+    rf"|(?:the )?(?:prior|previous|priors|comparison)(?=$|[,.;:)]| (?:and|with|but|no|there|given|from|of) )|(?:the )?{_STUDY} (?:from|of|dated|performed) (?:on )?{_DATE}|{_DATE})"
 )
 _TAIL = rf"(?:(?:,)? (?:from|of|dated|performed|obtained|done|on|at|taken)(?: on)?(?: approximately)? {_DATE}| {_DATE})*"
 _CHANGE = (
@@ -43,7 +43,7 @@ _CHANGE = (
 )
 _DIMENSION = (
     r"(?: (?:in|with respect to) (?:size|appearance|position|extent|degree|configuration|severity|volume|number|"
-    r"distribution|location|contour|density|conspicuity|size and \w+|overall \w+|shape|the \w+ (?:lung|base|lobe)))?"
+    r"distribution|location|contour|density|conspicuity|opacity|prominence|size and \w+|overall \w+|shape|the \w+ (?:lung|base|lobe)))?"
 )
 _VERB = r"(?:is|are|was|were|has|have|had|remains?|appears?|looks?|seems?|shows?|demonstrates?|persists?)"
 
@@ -58,39 +58,42 @@ _START_SINCE = re.compile(
     re.I,
 )
 _PHRASES = re.compile(
-    rf",? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|from))? {_PRIOR}{_TAIL}"
+    rf",? ?\(?\b(?:which (?:is|was|were) )?not (?:\w+ly )?(?:seen|visuali[sz]ed|present|noted|identified|evident) (?:on|in) {_PRIOR}{_TAIL}"
+    rf"|,? ?\(?\b(?:without|with no|with little) (?:\w+ )*?(?:change|comparison studies|comparisons?|prior studies)\b"
+    rf"|,? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|from))? {_PRIOR}{_TAIL}"
     rf"|(?:since|from|than|than on|than in|on|to|with|as on|as in|as seen on|as noted on|seen on|noted on|present on|over) {_PRIOR}{_TAIL}"
     rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:last|past) (?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
-    rf"|as (?:before|previously|seen previously|noted previously|previously (?:seen|noted|described|demonstrated))|than before|from before|"
-    rf"compared to before|in comparison|for comparison|previously)\b\)?",
+    rf"|as (?:before|seen previously|noted previously|previously (?:seen|noted|described|demonstrated)|previously)|than before|from before|"
+    rf"compared to before|in comparison|for comparison|previously(?: (?:seen|noted|described|demonstrated))?)\b\)?",
     re.I,
 )
 _PREVIOUSLY = re.compile(
-    rf"\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|visuali[sz]ed|mentioned|reported|"
-    r"known|present|questioned)\b (?=[a-z])",
+    rf"(?<!is )(?<!are )\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|visuali[sz]ed|mentioned|reported|"
+    r"known|present|questioned)\b (?=[a-z0-9])",
     re.I,
 )
 _AGAIN_SEEN = re.compile(
     r"^(?:again|once again|still|re-?)(?: is| are)? ?(?:seen|noted|demonstrated|identified|visuali[sz]ed)(?: again)?(?: (?P<be>is|are))?,? (?=\w)"
-    r"|^redemonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
+    r"|^(?:there (?:is|are) )?redemonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
     re.I,
 )
 _DROP = re.compile(
     rf"^(?:comparison\b|compared (?:to|with) {_PRIOR}|(?:there (?:is|are|has been|have been) )?no (?:\w+ )*?(?:change|changes|difference)s?\b"
     rf"(?! (?:in|of|to) )|there (?:is|are|has been|have been) no (?:\w+ )*?change\b(?! in)|no prior|no previous|there (?:is|are) no (?:prior|previous|comparison)|"
-    rf"(?:un)?changed$|{_ADV}(?:stable|unchanged|similar)(?: \w+)? (?:chest|exam\w*|stud\w+|appearance|radiograph\w*|x-?ray|findings?|examination)\b.*$|"
+    rf"(?:un)?changed$|{_ADV}(?:stable|unchanged|similar)(?: \w+)? (?:chest|exam\w*|stud\w+|appearance|radiograph\w*|x-?ray|findings?|examination)\b(?=$|,| without| compared| since| from| with no| of the chest| for|:).*$|"
     rf"(?:stable|unchanged|improved|worsened|new)$|(?:follow-?up|interval follow-?up)$|interval change\b|prior (?:exam|stud|film|radiograph|chest)\w*)"
     rf"|\b(?:resolved|resolution|cleared|no longer|has been removed|have been removed|was removed|were removed|been extubated|extubation|"
     rf"interval removal|removal of|interval clearing|near[- ]complete clearing)\b|\bprior (?:\w+ )?{_STUDY} (?:is|are|was|were) (?:not )?available",
     re.I,
 )
 _NO_CHANGE_IN = re.compile(
-    rf"^(?:there (?:is|are|has been|have been) )?(?:no|without|little|minimal)(?: \w+)*? (?:change|changes|increase|decrease|difference|improvement|"
-    rf"worsening|progression)s? (?:in|of|to)(?: (?:the )?(?:size|appearance|extent|degree|position|severity)(?: and \w+)? of)? (?P<what>.+)$",
+    r"^(?:there (?:is|are|has been|have been) )?(?:no|without|little|minimal)(?: \w+)*? (?:changes?|increase|decrease|difference|"
+    r"improvement|worsening|progression) (?:(?:in|of|to) )?(?:(?:the )?(?:size|appearance|extent|degree|position|severity)"
+    r"(?: and \w+)? of )?(?:the )?(?P<what>.+)$",
     re.I,
 )
 _INTERVAL_CHANGE = re.compile(
-    rf"^(?P<there>there (?:is|are|has been|have been) )?(?:an? |the )?{_ADV}(?:interval )?(?:slight |mild |minimal |marked |significant |moderate )?"
+    rf"^(?P<there>there (?:is|are|has been|have been) )?(?:an? |the )?{_ADV}(?:interval |slight |mild |minimal |marked |significant |moderate |some |further |apparent )*"
     rf"(?P<kind>increase|decrease|worsening|improvement|enlargement|progression|change|placement|insertion|development|appearance|"
     rf"advancement|reduction|repositioning|growth|exchange)s? (?:in|of)(?: (?:the )?(?:size|appearance|extent|degree|position|"
     rf"severity|volume|number)(?: and \w+)? of)? (?P<what>.+)$",
@@ -98,26 +101,26 @@ _INTERVAL_CHANGE = re.compile(
 )
 _PREDICATE = re.compile(
     rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|have)(?: not)? )"
-    rf"{_ADV}{_CHANGE}{_DIMENSION}(?: {_ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or|;).*)?$",
+    rf"{_ADV}{_CHANGE}{_DIMENSION}(?: {_ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or| given| for|;).*)?$",
     re.I,
 )
 _HAS_CHANGED = re.compile(
     rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{_ADV})(?:increased|decreased|improved|worsened|progressed|enlarged|diminished|grown|"
-    rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|evolved)(?: \w+ly)?{_DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with|;).*)?$",
+    rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|evolved)(?: \w+ly)?{_DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
     re.I,
 )
-_PERSISTS = re.compile(r"^(?P<what>.+?) (?:persists?|continues?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$", re.I)
+_PERSISTS = re.compile(r"^(?P<what>.+?) (?:persists?|continues?|remains?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$", re.I)
 _TRAILING = re.compile(
-    rf",? ?[(]?(?<=[ ,(])\b{_ADV}(?<!be )(?<!no ){_CHANGE}{_DIMENSION}[)]?(?=$|,|;|\)| and (?:no|the|there)\b)",
+    rf",? ?[(]?(?<=[ ,(])\b{_ADV}(?<!be )(?<!no ){_CHANGE}(?: appearance| position|{_DIMENSION})[)]?(?=$|,|;|\)| and (?:no|the|there)\b)",
     re.I,
 )
 _REMAINS = re.compile(r"\b(?P<verb>remains?|continues? to be|has remained|have remained)(?: again)? (?=\w)", re.I)
 _CONTINUES = re.compile(r"\bcontinues? to (?=[a-z])", re.I)
-_STILL = re.compile(r"\b(?:still|again|once again|now|newly|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b", re.I)
+_STILL = re.compile(r"\b(?:still|again|once again|now|newly|persistently|progressively|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b", re.I)
 _PRENOUN = re.compile(
-    rf"\b{_ADV}(?:stable|unchanged|persistent|persisting|new|interval|increasing|decreasing|improved|improving|worsened|worsening|"
-    rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|similar(?:[- ]appearing)?|recurrent|"
-    rf"stable[- ]appearing|unchanged[- ]appearing|previous|more prominent|less prominent|slightly larger|slightly smaller|larger|smaller)(?:,| and| or)? (?=[a-z0-9])",
+    rf"(?:\bbut )?\b{_ADV}(?:(?:stable|unchanged|similar)(?:[- ]appearing)?|persistent|persisting|new|interval|increasing|decreasing|improved|improving|worsened|worsening|"
+    rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|recurrent|"
+    rf"previous|more prominent|less prominent|larger|smaller)(?:,| and| or)? (?!(?:on|than|at|in)\b)(?=[a-z0-9])",
     re.I,
 )
 _PRENOUN_SIZE = re.compile(
@@ -133,12 +136,15 @@ _HISTORY = re.compile(
     re.I,
 )
 _RESIDUAL = re.compile(
-    r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|improv\w+|worse\w*|new|newly|"
+    r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|improv\w+|worse\w*|new|newly|(?:increase|decrease)s? in|"
     r"persist\w*|resol\w+|remains?|increasing|decreasing|redemonstrat\w+|similar|no longer|progress\w+|earlier|"
     r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|baseline|"
     r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
     r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|(?:as|than|from) before)\b",
     re.I,
+)
+_SIGNAL = re.compile(
+    rf"{_RESIDUAL.pattern}|\b(?:increased|decreased|reduced|removed|removal|cleared|extubat\w+|grown|diminished|prominent than)\b", re.I
 )
 _NOT_RESIDUAL = re.compile(
     r"\bmay progress|stable (?:patient|condition)|in no way|degenerative changes?|chang(?:e|es) (?:of|in) the (?:\w+ )?(?:spine|shoulder)|"
@@ -146,7 +152,27 @@ _NOT_RESIDUAL = re.compile(
     r"hypertrophic|osteoarthritic|cystic|inflammatory|scarring|parenchymal|pleural|granulomatous|fibrocystic|bronchitic|senescent|hyperinflat\w+|"
     r"spondylotic|spondylitic|lung|disc|disk|copd|osseous|spinal|skeletal|age[- ]related|productive|calcific|infectious) (?:\w+ )?changes?|"
     r"changes? (?:are |is )?(?:of|consistent with|compatible with|related to|suggesting|suggestive|throughout|within|at|involving|seen|noted|present|identified)|"
-    r"rather than|other than|less than|more than|greater than|larger than \d|smaller than \d|better seen|right than|left than",
+    r"rather than|other than|less than|more than|greater than|larger than \d|smaller than \d|better seen|"
+    r"(?:worse|more|greater|less|larger|smaller|increased) (?:\w+ )?(?:on|at|in) the (?:left|right|bases?)|"
+    r"\b(?:left|right|bases?|apex|side|sided|lungs?|lobes?)(?:-sided)? (?:is |are )?(?:worse|larger|smaller|more|less|greater) than"
+    r"(?: the| on the| at the)? \w+|\b(?:right|left) than (?:the )?(?:right|left)|more on (?:the )?(?:right|left)[ -]than|"
+    r"\bincreased? in (?:ap|transverse|density)",
+    re.I,
+)
+_ABOUT_PRIOR = re.compile(rf"^(?:on|in|at the time of) (?!comparison){_PRIOR}{_TAIL}(?: \([^)]*\))?,? (?!there (?:is|are))", re.I)
+_GONE_WITH = re.compile(
+    r"^(?:there has been )?(?:interval )?(?:removal|resolution|clearing) of [^,]*?(?:,(?: with| and)?| with) (?P<rest>.+)$", re.I
+)
+_IN_POSITION = re.compile(rf"\bin (?:an? |the )?{_ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b", re.I)
+_APPEARANCE_OF = re.compile(
+    rf"\b(?:an? |the )?{_ADV}(?:stable|unchanged|similar) (?:position|positioning|appearance|configuration|size|extent|location)s? of (?:the )?(?=[a-z])",
+    re.I,
+)
+_NORMAL_AND_STABLE = re.compile(r"\b(normal|unremarkable|clear|enlarged|small|large) (?:and|but) (?:stable|unchanged)\b", re.I)
+_BARE_ORGAN = re.compile(
+    r"^(?:there (?:is|are) |(?:frontal|lateral|pa|two|the) .*(?:show|demonstrate)s? )?(?:an? |the )?(?:and|size|of the|cardiac|cardio-?mediastin\w+|mediastin\w+|"
+    r"heart|hilar|silhouettes?|contours?|lungs?|volumes?|appearance|examination|chest|study|position|configuration|superior|"
+    r"pulmonary|vascularity|vasculature|structures?|bony|osseous|thorax|x{3,}|[ ,])+$",
     re.I,
 )
 _CLAUSE = re.compile(r"(;\s*|,? but |,? however,? |,? although |,? while |,? whereas )", re.I)
@@ -174,7 +200,7 @@ def strip_comparisons(report: str) -> str:
 
 
 def _clean_sentence(sentence: str) -> str:
-    if not _RESIDUAL.search(sentence):
+    if not _SIGNAL.search(sentence):
         return sentence
     pieces = _CLAUSE.split(sentence)
     kept: list[tuple[str, str]] = []
@@ -203,18 +229,26 @@ def _coordinate(clause: str) -> list[str]:
 
 
 def _clean_clause(clause: str) -> str:
-    if not _compares(clause):
+    if not _SIGNAL.search(_NOT_RESIDUAL.sub("", _HISTORY.sub("", clause))):
         return clause
-    text = _START_COMPARISON.sub("", clause).strip()
-    text = _START_SINCE.sub("", text).strip() if text != "" else text
-    if _DROP.search(text):
+    if _ABOUT_PRIOR.match(clause):
         return ""
+    text = _START_COMPARISON.sub("", clause).strip()
+    text = _START_SINCE.sub("", text).strip()
+    gone = _GONE_WITH.match(text)
+    if gone:
+        text = gone["rest"]
+    if not _NO_CHANGE_IN.match(text) and _DROP.search(text):
+        return ""
+    text = _AGAIN_SEEN.sub(lambda match: "There are " if match["be"] == "are" else "There is ", text)
     text = _PREVIOUSLY.sub("", text)
     text = _PHRASES.sub("", text).strip(" ,;")
-    text = _AGAIN_SEEN.sub(lambda match: "There are " if match["be"] == "are" else "There is ", text)
     text = _rewrite_change(text)
     if not text:
         return ""
+    text = _IN_POSITION.sub("in place", text)
+    text = _APPEARANCE_OF.sub("", text)
+    text = _NORMAL_AND_STABLE.sub(r"\1", text)
     text = _REMAINS.sub(lambda m: "are " if m["verb"].lower() in ("remain", "continue to be", "have remained") else "is ", text)
     text = _CONTINUES.sub("", text)
     text = re.sub(r"\bno (?:significant )?(?:new|interval)(?:,? or [a-z]+ing)?(?: development of)? (?=[a-z])", "no ", text, flags=re.I)
@@ -222,9 +256,9 @@ def _clean_clause(clause: str) -> str:
     text = _PRENOUN_SIZE.sub("", text)
     for _ in range(2):
         text = _PRENOUN.sub("", text)
-    text = _STILL.sub(lambda m: "" , text)
+    text = _STILL.sub("", text)
     text = _tidy(text)
-    if _EMPTY.match(text) or _compares(text):
+    if _EMPTY.match(text) or _BARE_ORGAN.match(text) or _compares(text):
         return ""
     return text
 
@@ -243,12 +277,14 @@ def _rewrite_change(text: str) -> str:
                 return ""
             bare = re.sub(r"^(?:the|an?) ", "", what, flags=re.I)
             if match.re is _INTERVAL_CHANGE and match["there"]:
-                return f"There {_be(what)} {what}"
+                return f"There {_be(what)} {what.removeprefix('the ')}"
             return bare
     for expression in (_HAS_CHANGED, _PREDICATE, _PERSISTS):
         match = expression.match(text)
         if match:
             what, rest = match["what"], match["rest"] or ""
+            if what.lower().startswith(("there is ", "there are ")) and _is_finding(what):
+                return what + rest
             joined = re.match(rf"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |severely )?(?:enlarged|prominent|normal|tortuous|"
                               rf"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)", rest, re.I)
             if joined:
@@ -265,7 +301,7 @@ def _is_finding(what: str) -> bool:
 
 
 def _be(what: str) -> str:
-    head = re.split(r" (?:in|of|at|within|along|involving|over|on|with|projecting|seen) ", what.lower())[0]
+    head = re.split(r", | (?:in|of|at|within|along|involving|over|on|with|projecting|seen) ", what.lower())[0]
     last = re.sub(r"[^a-z ]", "", head).split()[-1:] or [""]
     plural = re.search(r"(?<![su])s$|opacities|pneumothoraces|masses", last[0]) and last[0] not in (
         "atelectasis", "fibrosis", "scoliosis", "mass", "kyphosis", "pneumothoraxs",
@@ -282,6 +318,9 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\s+([,;)])", r"\1", text)
     text = re.sub(r",(?:\s*,)+", ",", text)
+    text = re.sub(r"(?:,? (?:and|or|but|with|is|are|which (?:is|are)))+$", "", text)
+    text = re.sub(r"\b(?:and|but|or) and\b", "and", text)
+    text = re.sub(r"\b(normal|normal in size|normal in contour) and (with|cardio|heart|mediast)", r"\1 \2", text, flags=re.I)
     text = re.sub(r"^(?:[,;]|and |but |with (?=no ))\s*", "", text.strip())
     text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i))", r"\1n ", text)

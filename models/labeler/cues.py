@@ -49,7 +49,8 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         r"much|evidence of|interval|major|large|gross|xxxx|acute|any|suspicious))* "
         r"(?:changed?|increased?|decreased?|worsening|improvement|improved|progression|difference|worse)\b"
         r"(?: (?:in|of|from|to|since)\b)?"
-        r"|not only|not necessarily|not (?:well|optimally|adequately|completely|entirely|fully) "
+        r"|(?:is|are|has|have)(?: been)? not (?:\w+ly )?(?:changed|increased|decreased|improved|worsened|progressed|resolved|"
+        r"cleared|enlarged since)|not only|not necessarily|not (?:well|optimally|adequately|completely|entirely|fully) "
         r"(?:seen|visuali[sz]ed|evaluated|assessed|included|demonstrated|imaged)|no prior|no previous|no comparison|"
         r"without comparison|not included",
     ),

@@ -1,0 +1,162 @@
+"""Comparisons with earlier images leave an exemplar; its findings, history and numbers stay."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from models.labeler import Label, label, strip_comparisons
+
+# Sentence, what remains. Every sentence was made up for this test; expectations were written first.
+CASES: tuple[tuple[str, str], ...] = (
+    # an adjective goes, the finding stays
+    ("Stable cardiomegaly.", "Cardiomegaly."),
+    ("Unchanged small left effusion.", "Small left effusion."),
+    ("New right apical pneumothorax.", "Right apical pneumothorax."),
+    ("Persistent patchy opacity in the lingula.", "Patchy opacity in the lingula."),
+    ("Worsening pulmonary edema.", "Pulmonary edema."),
+    ("Improved aeration with residual basal atelectasis.", "Aeration with basal atelectasis."),
+    ("Increasing bilateral effusions.", "Bilateral effusions."),
+    ("Slightly improved interstitial edema.", "Interstitial edema."),
+    ("Mildly increased right effusion.", "Right effusion."),
+    ("There is a new consolidation in the left upper lobe.", "There is a consolidation in the left upper lobe."),
+    ("There is an unchanged nodule of 6 mm.", "There is a nodule of 6 mm."),
+    ("There is a stable effusion on the right.", "There is an effusion on the right."),
+    ("Resolving left basal pneumonia.", "Left basal pneumonia."),
+    ("Stable, moderate cardiomegaly.", "Moderate cardiomegaly."),
+    ("Essentially unchanged right hilar mass.", "Right hilar mass."),
+    ("Enlarging cavitary lesion in the right apex.", "Cavitary lesion in the right apex."),
+    ("Previously noted 9 mm nodule in the left apex.", "9 mm nodule in the left apex."),
+    ("The previously described rib fractures are healed.", "The rib fractures are healed."),
+    # a predicate is rewritten
+    ("The right effusion is unchanged.", "The right effusion is present."),
+    ("The pneumothorax has decreased in size.", "The pneumothorax is present."),
+    ("Bibasilar opacities have worsened.", "Bibasilar opacities are present."),
+    ("The left lower lobe consolidation has slightly improved.", "The left lower lobe consolidation is present."),
+    ("The heart remains enlarged.", "The heart is enlarged."),
+    ("Both lungs remain clear.", "Both lungs are clear."),
+    ("The small effusions persist.", "The small effusions are present."),
+    ("The nodule is stable, measuring 1.2 cm.", "The nodule is present, measuring 1.2 cm."),
+    ("The heart is stable and mildly enlarged.", "The heart is mildly enlarged."),
+    ("Edema is slightly worse.", "Edema is present."),
+    ("A right chest tube is unchanged in position.", "A right chest tube is present."),
+    ("The mass has grown.", "The mass is present."),
+    ("The opacity is more prominent than before.", "The opacity is present."),
+    ("The heart continues to be enlarged.", "The heart is enlarged."),
+    # again
+    ("Again seen is a left subclavian port.", "There is a left subclavian port."),
+    ("A left effusion is again seen.", "A left effusion is seen."),
+    ("Again noted are median sternotomy wires.", "There are median sternotomy wires."),
+    ("Degenerative changes of the spine are again demonstrated.", "Degenerative changes of the spine are demonstrated."),
+    ("There is again mild cardiomegaly.", "There is mild cardiomegaly."),
+    ("Redemonstrated is a large hiatal hernia.", "There is a large hiatal hernia."),
+    # a phrase goes
+    ("Compared to the prior study, there is a new left effusion.", "There is a left effusion."),
+    ("As compared to the previous radiograph, the heart is enlarged.", "The heart is enlarged."),
+    ("In comparison with the study of 3/14, there is mild edema.", "There is mild edema."),
+    ("Small left effusion, unchanged from prior.", "Small left effusion."),
+    ("Left basal atelectasis, increased since yesterday.", "Left basal atelectasis."),
+    ("Moderate cardiomegaly, similar to the previous exam.", "Moderate cardiomegaly."),
+    ("Patchy opacity at the right base, not seen on the prior examination.", "Patchy opacity at the right base."),
+    ("Right upper lobe mass (unchanged).", "Right upper lobe mass."),
+    ("Since the previous film, a right effusion has developed.", "A right effusion is present."),
+    ("Large right effusion when compared with the radiograph from 12 May 2011.", "Large right effusion."),
+    ("No pneumothorax, as before.", "No pneumothorax."),
+    ("Mild edema as previously described.", "Mild edema."),
+    ("Nodule of 4.5 mm in the left base, stable since 2009.", "Nodule of 4.5 mm in the left base."),
+    ("In the interval, the left lung has collapsed.", "The left lung has collapsed."),
+    ("Bilateral effusions, larger on the right, are unchanged from the earlier exam.", "Bilateral effusions, larger on the right, are present."),
+    ("Compared with the CT from last week, the nodule measures 7 mm.", "The nodule measures 7 mm."),
+    # interval
+    ("Interval placement of a right jugular line.", "Right jugular line."),
+    ("There has been interval development of a large left effusion.", "There is a large left effusion."),
+    ("Interval increase in the right effusion.", "Right effusion."),
+    ("Interval worsening of the basal consolidation.", "Basal consolidation."),
+    ("There is interval improvement in the edema.", "There is edema."),
+    ("Interval enlargement of the cardiac silhouette.", ""),
+    ("Interval insertion of an endotracheal tube, 3.5 cm above the carina.", "Endotracheal tube, 3.5 cm above the carina."),
+    # no new, no change
+    ("No new consolidation.", "No consolidation."),
+    ("No new focal opacity or effusion.", "No focal opacity or effusion."),
+    ("No change in the small right effusion.", "Small right effusion."),
+    ("No significant interval change in bibasilar atelectasis.", "Bibasilar atelectasis."),
+    ("There is no change in the position of the pacemaker.", "Pacemaker."),
+    # whole sentences go
+    ("No significant interval change.", ""),
+    ("No change since the last examination.", ""),
+    ("Comparison: two views from 2014.", ""),
+    ("Comparison is made with the study of last month.", ""),
+    ("Stable chest.", ""),
+    ("Unchanged examination.", ""),
+    ("Stable appearance of the chest.", ""),
+    ("No prior studies are available for comparison.", ""),
+    ("The left effusion has resolved.", ""),
+    ("Interval removal of the chest tube.", ""),
+    ("The endotracheal tube has been removed.", ""),
+    ("There is no longer a pneumothorax.", ""),
+    ("The heart size is unchanged.", ""),
+    ("Cardiomediastinal silhouette is stable.", ""),
+    ("Interval resolution of the right basal opacity.", ""),
+    ("Findings are unchanged from the previous day.", ""),
+    ("Compared to the prior exam, no change.", ""),
+    # one clause goes
+    ("Heart size is stable and the lungs are clear.", "The lungs are clear."),
+    ("The mediastinum is unchanged, but a small effusion is seen.", "A small effusion is seen."),
+    ("The effusion has resolved; mild atelectasis is seen at the base.", "Mild atelectasis is seen at the base."),
+    ("The lungs are clear and the heart is unchanged.", "The lungs are clear."),
+    ("Interval removal of the drain, with a small pneumothorax.", "A small pneumothorax."),
+    # nothing may change
+    ("Prior median sternotomy.", "Prior median sternotomy."),
+    ("Old granulomatous disease.", "Old granulomatous disease."),
+    ("Degenerative changes of the thoracic spine.", "Degenerative changes of the thoracic spine."),
+    ("Increased interstitial markings.", "Increased interstitial markings."),
+    ("No pneumothorax or effusion.", "No pneumothorax or effusion."),
+    ("Effusions on both sides, left greater than right.", "Effusions on both sides, left greater than right."),
+    ("Opacity worse on the left.", "Opacity worse on the left."),
+    ("Chronic changes of emphysema.", "Chronic changes of emphysema."),
+    ("Healed fracture from previous trauma.", "Healed fracture from previous trauma."),
+    ("The tube ends 2.5 cm above the carina.", "The tube ends 2.5 cm above the carina."),
+    ("Decreased lung volumes.", "Decreased lung volumes."),
+    ("Status post prior lobectomy on the left.", "Status post prior lobectomy on the left."),
+    ("A nodule of 1.5 cm lies 3.0 cm from the hilum.", "A nodule of 1.5 cm lies 3.0 cm from the hilum."),
+)  # fmt: skip
+
+LEFT_OVER = re.compile(
+    r"\b(?:unchanged|stable|interval|again|compar\w+|previously|new|worsen\w+|improved|resolved|since)\b", re.I
+)
+
+
+def test_at_least_95_of_100_planted_cases_are_right() -> None:
+    assert len(CASES) >= 100
+    wrong = [(text, expected, strip_comparisons(text)) for text, expected in CASES if strip_comparisons(text) != expected]
+    assert len(wrong) <= len(CASES) * 0.05, wrong
+
+
+def test_no_planted_case_keeps_a_comparing_word() -> None:
+    assert [text for text, _ in CASES if LEFT_OVER.search(strip_comparisons(text))] == []
+
+
+def test_a_report_is_cleaned_sentence_by_sentence() -> None:
+    report = "1. Stable cardiomegaly. 2. No change from 3/4/2012. 3. New 1.5 cm nodule, left apex."
+    assert strip_comparisons(report) == "Cardiomegaly. 1.5 cm nodule, left apex."
+
+
+def test_cleaning_twice_changes_nothing() -> None:
+    once = strip_comparisons(" ".join(text for text, _ in CASES))
+    assert strip_comparisons(once) == once
+
+
+@pytest.mark.parametrize("text", [text for text, expected in CASES if text == expected])
+def test_labels_of_an_untouched_report_stay(text: str) -> None:
+    assert label(strip_comparisons(text)) == label(text)
+
+
+def test_positive_findings_survive_the_cleaning() -> None:
+    lost = []
+    for text, expected in CASES:
+        before = {p for p, value in label(text).items() if value is Label.POSITIVE}
+        after = {p for p, value in label(strip_comparisons(text)).items() if value is Label.POSITIVE}
+        if expected and not before - {p for p in before if p.value == "no_finding"} <= after:
+            lost.append(text)
+    assert lost == []
