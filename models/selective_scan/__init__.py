@@ -1,12 +1,16 @@
 """The selective scan over the four walks of a feature map: one signature, several forms.
 
-==========  ===========================================================================================
-``loop``    readable reference, any device
-``chunked`` plain torch in about 2 sqrt(L) vector operations, any device
-==========  ===========================================================================================
+============  =========================================================================================
+``loop``      readable reference, any device
+``chunked``   plain torch in about 2 sqrt(L) vector operations, any device
+``compiled``  C kernels built once by the ziglang wheel, CPU, fp32
+``triton``    one fused kernel, CUDA
+``mamba``     the kernels of mamba-ssm, CUDA, where that package imports
+============  =========================================================================================
 
 Every form takes the map and its low-rank projections at their pixels, channels last, and returns the four
-walks merged, so a fast form never has to write the four walks out.
+walks merged, so a fast form never has to write the four walks out. All are held to the loop by the same
+tests.
 """
 
 from __future__ import annotations
@@ -16,18 +20,58 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from models.selective_scan import compiled, mamba, triton_kernel
 from models.selective_scan.chunked import scan_chunked
+from models.selective_scan.native import cache_folder, set_cache_folder
 from models.selective_scan.reference import scan_loop
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
-FORMS = ("loop", "chunked")
+_SCANS: dict[str, Scan] = {
+    "loop": scan_loop,
+    "chunked": scan_chunked,
+    "compiled": compiled.scan_compiled,
+    "triton": triton_kernel.scan_triton,
+    "mamba": mamba.scan_mamba,
+}
+
+FORMS = tuple(_SCANS)
 """Names of all forms, readable ones first."""
 
 
 def available_forms() -> dict[str, str | None]:
-    """Which forms this machine can run: None, or the reason why not in one sentence."""
-    return dict.fromkeys(FORMS)
+    """Which forms this machine can run: None, or the reason why not in one sentence.
+
+    A fast form counts as available only after it gave the right result on a small map here, so the first
+    call may build the compiled kernel (about 6 s, once a machine).
+    """
+    return {
+        "loop": None,
+        "chunked": None,
+        "compiled": compiled.why_unavailable(),
+        "triton": triton_kernel.why_unavailable(),
+        "mamba": mamba.why_unavailable(),
+    }
+
+
+def resolve_form(form: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The form that ``form`` means for tensors of this device and type.
+
+    ``auto`` takes the fused kernel of the device where it works and falls back to ``chunked``, silently:
+    :func:`available_forms` gives the reason.
+
+    Raises:
+        ValueError: If the form is unknown.
+    """
+    if form == "auto":
+        if device.type == "cpu" and dtype != torch.float64 and compiled.why_unavailable() is None:
+            return "compiled"
+        if device.type == "cuda" and dtype != torch.float64 and triton_kernel.why_unavailable() is None:
+            return "triton"
+        return "chunked"
+    if form not in _SCANS:
+        raise ValueError(f"unknown form of the selective scan {form!r}; choose one of auto, {', '.join(FORMS)}")
+    return form
 
 
 def selective_scan(
@@ -61,20 +105,11 @@ def selective_scan(
         ValueError: If sizes disagree, or the form is unknown or cannot run here.
     """
     check_sizes(features, projected, dt_weight, dt_bias, a_log, skip)
-    run = _resolve(form)
+    run = _SCANS[resolve_form(form, features.device, features.dtype)]
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     arguments = (features, projected, dt_weight, dt_bias, a_log, skip)
     with torch.autocast(features.device.type, enabled=False):
         return run(*(tensor.to(dtype) for tensor in arguments))
-
-
-def _resolve(form: str) -> Scan:
-    table: dict[str, Scan] = {"loop": scan_loop, "chunked": scan_chunked, "auto": scan_chunked}
-    if form not in table:
-        raise ValueError(
-            f"unknown form of the selective scan {form!r}; choose one of auto, {', '.join(FORMS)}"
-        )
-    return table[form]
 
 
 def check_sizes(
@@ -104,4 +139,12 @@ def check_sizes(
         raise ValueError(f"features must hold at least one pixel, got {tuple(features.shape)}")
 
 
-__all__ = ["FORMS", "Scan", "available_forms", "selective_scan"]
+__all__ = [
+    "FORMS",
+    "Scan",
+    "available_forms",
+    "cache_folder",
+    "resolve_form",
+    "selective_scan",
+    "set_cache_folder",
+]
