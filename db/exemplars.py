@@ -110,6 +110,11 @@ def indexed_ids(session: Session, version: int) -> set[int]:
     return set(session.scalars(text(f"SELECT exemplar_id FROM {_table(version)}")))  # noqa: S608
 
 
+def has_vectors(session: Session, version: int) -> bool:
+    """Whether an index version holds anything at all."""
+    return bool(session.scalar(text(f"SELECT EXISTS (SELECT FROM {_table(version)})")))  # noqa: S608
+
+
 def add_vectors(session: Session, version: int, vectors: Iterable[tuple[int, Sequence[float]]]) -> None:
     """Load vectors by binary COPY into a staging table, then insert what the version lacks.
 

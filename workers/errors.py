@@ -15,7 +15,7 @@ STEP_REASONS: Mapping[str, str] = {
     "object_store_unavailable": "The object store did not answer while the step ran; it is tried again.",
     "out_of_device_memory": "The accelerator had no room even for one image; it is tried again.",
     "lease_expired": "The worker that held the step died or hung; another takes it over.",
-    "bug": "An error that nobody foresaw; the worker's log has its type and place. Mend, then `nightread redrive`.",
+    "bug": "An error that nobody foresaw; the worker's log has its place. Mend, then `nightread redrive`.",
 }
 
 _CODES: Mapping[type[Exception], str] = {

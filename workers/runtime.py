@@ -67,7 +67,7 @@ class Stage:
     accelerator: bool = False
     """Whether it computes on a GPU where there is one, so that compose reserves one for it."""
 
-    time_limit_s: float = 600
+    time_limit_s: int = 600
     """Hard limit of one task; its leases are then taken back."""
 
     @property
@@ -91,7 +91,7 @@ class StageWork(Protocol):
     def store(
         self, context: Context, session: Session, results: Sequence[tuple[Claim, Any]]
     ) -> Sequence[int]:
-        """Write results of the steps that are still ours; returns the subjects that go on to the next stage."""
+        """Write results of the steps that are still ours; returns the readings that go on to ``next``."""
 
 
 class _Heartbeat:

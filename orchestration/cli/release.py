@@ -1,0 +1,242 @@
+"""``nightread release``: make, seal, list and activate releases."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestration.cli._common import JsonOption, print_json, print_table, running_settings, say
+
+if TYPE_CHECKING:
+    from db.tables import ReleaseRecord
+
+app = typer.Typer(help="Make, seal and activate releases of the networks.", no_args_is_help=True)
+
+TOKENIZER_REPORTS = 4000
+"""Phantom reports that an untrained release's tokenizer learns its words from."""
+
+
+@app.command()
+def init(
+    recipe: Annotated[str, typer.Option(help="phantom, paper (or paper-T), paper-S or paper-B.")] = "phantom",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default below the data folder.", file_okay=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides every random weight.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="VMamba weights, safetensors.", exists=True)] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Folder or hub id with revision of a BERT encoder.")
+    ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="Folder or hub id with revision of a Phi-3-architecture model.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a release with random or given weights; the first one of a site becomes active.
+
+    It calls itself untrained on every surface. Exit code 0: registered; 1: it could not be made.
+
+    Example: nightread release init --recipe phantom
+    """
+    from orchestration.wiring import make_context
+    from training.initialise import initialise_release
+    from training.recipes import recipe_named
+    from workers.releases import publish
+
+    chosen = recipe_named(recipe)
+    site = running_settings()
+    shelf = site.home / "releases"
+    shelf.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=shelf, prefix=".making-") as making:
+        folder = Path(making) / "release"
+        manifest = initialise_release(
+            chosen,
+            folder,
+            seed=seed,
+            texts=_texts(seed) if recipe == "phantom" or language_model is None else (),
+            name=name,
+            encoder=encoder,
+            text_encoder=text_encoder,
+            language_model=language_model,
+        )
+        target = out or shelf / manifest.digest[:12]
+        if not (target.exists() and out is None):
+            shutil.copytree(folder, target, dirs_exist_ok=False)
+    record, active = publish(make_context(site), target)
+    _tell(record, active, target, as_json)
+
+
+def _texts(seed: int) -> Any:
+    from training.datasets.phantom import reports
+
+    return reports(seed, TOKENIZER_REPORTS)
+
+
+@app.command()
+def seal(
+    folder: Annotated[Path, typer.Argument(help="An edited release folder.", exists=True, file_okay=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a release of an edited folder: hash its files anew, store its parts, register it.
+
+    Example: nightread release seal my-release
+    """
+    from models.release import seal as seal_folder
+    from orchestration.wiring import make_context
+    from workers.releases import publish
+
+    site = running_settings()
+    seal_folder(folder)
+    record, active = publish(make_context(site), folder)
+    _tell(record, active, folder, as_json)
+
+
+@app.command("convert-weights")
+def convert_weights(
+    source: Annotated[Path, typer.Argument(help="Public .pth or .bin.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.", dir_okay=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a public pickle into safetensors, so that nothing at run time opens a pickle; prints its keys.
+
+    Example: nightread release convert-weights vssm1_tiny_0230s_ckpt_epoch_264.pth vmamba-t.safetensors
+    """
+    from models.vmamba.convert import convert_weights as convert
+
+    report = convert(source, target)
+    if as_json:
+        print_json(report.as_json() if hasattr(report, "as_json") else vars(report))
+    else:
+        typer.echo(str(report))
+
+
+@app.command("list")
+def list_releases(as_json: JsonOption = False) -> None:
+    """List the registered releases, newest first.
+
+    Example: nightread release list
+    """
+    rows = _all()
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("", "digest", "name", "recipe", "trained", "made"),
+        (
+            (
+                "*" if row["active"] else "",
+                row["digest"][:12],
+                row["name"],
+                row["recipe"],
+                "yes" if row["trained"] else "no: random weights",
+                row["created_at"][:19],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _all() -> list[dict[str, Any]]:
+    from sqlalchemy import select
+
+    from db.engine import make_engine, transaction
+    from db.tables import ActiveReleaseRecord, ReleaseRecord
+
+    site = running_settings()
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        pair = session.get(ActiveReleaseRecord, 1)
+        records = session.scalars(select(ReleaseRecord).order_by(ReleaseRecord.id.desc())).all()
+        return [
+            {
+                "digest": record.digest,
+                "name": record.name,
+                "recipe": record.recipe,
+                "trained": record.trained,
+                "active": pair is not None and pair.release_id == record.id,
+                "index_version": pair.index_version if pair and pair.release_id == record.id else None,
+                "created_at": record.created_at.isoformat(),
+            }
+            for record in records
+        ]
+
+
+@app.command()
+def show(
+    release: Annotated[str, typer.Argument(help="Name, digest or the beginning of a digest.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print a release's manifest.
+
+    Example: nightread release show phantom-0
+    """
+    from db import releases
+    from db.engine import make_engine, transaction
+
+    site = running_settings()
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        record = releases.find(session, release)
+    if as_json:
+        print_json({"digest": record.digest, **record.manifest})
+        return
+    manifest = record.manifest
+    typer.echo(f"{record.name}  {record.digest}")
+    typer.echo("trained" if record.trained else "UNTRAINED: random weights, nothing it says means anything")
+    typer.echo(f"recipe {record.recipe}, rendering {manifest['rendering']}, alpha {manifest['alpha']}")
+    print_table(
+        ("part", "file", "bytes", "sha256"),
+        (
+            (part, file["filename"], file["size_bytes"], file["sha256"][:12])
+            for part, files in manifest["parts"].items()
+            for file in files
+        ),
+    )
+
+
+@app.command()
+def promote(
+    release: Annotated[str, typer.Argument(help="Name, digest or the beginning of a digest.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a release active, with an index version that its encoder understands (built first if need be).
+
+    Readings under way keep the release that they were made under.
+
+    Example: nightread release promote 3f9a12c07b55
+    """
+    from orchestration.wiring import make_context
+    from workers.releases import promote as make_active
+
+    site = running_settings()
+    record = make_active(
+        make_context(site), release, lambda done, total: say(f"Encoded {done} of {total} exemplars.")
+    )
+    _tell(record, True, None, as_json)
+
+
+def _tell(record: ReleaseRecord, active: bool, folder: Path | None, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "digest": record.digest,
+                "name": record.name,
+                "trained": record.trained,
+                "active": active,
+                "folder": str(folder) if folder else None,
+            }
+        )
+        return
+    words = "trained" if record.trained else "UNTRAINED: random weights, nothing it says means anything"
+    typer.echo(f"{record.name}  {record.digest}  ({words})")
+    if folder is not None:
+        typer.echo(f"Folder: {folder}")
+    if active:
+        typer.echo("It is the active release.")
+    else:
+        say(f"It is not active; run `nightread release promote {record.digest[:12]}`.")

@@ -1,0 +1,54 @@
+"""What a supervised process runs: ``python -m orchestration.process worker QUEUE`` or ``... beat``.
+
+A module of its own, because a spawned pool child imports the main module a second time.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from orchestration.pipeline import QUEUES
+
+
+def main(arguments: list[str]) -> None:
+    """Run one worker or beat in this process, until it is told to stop.
+
+    Raises:
+        SystemExit: With 2 and one sentence if the arguments are wrong.
+    """
+    match arguments:
+        case ["worker", queue] if queue in QUEUES:
+            _run_worker(queue)
+        case ["beat"]:
+            _run_beat()
+        case _:
+            sys.exit(f"usage: python -m orchestration.process beat | worker {'|'.join(QUEUES)}")
+
+
+def _run_worker(queue: str) -> None:
+    from orchestration.app import app
+
+    app.worker_main(
+        [
+            "worker",
+            f"--queues={queue}",
+            f"--hostname={queue}@{socket.gethostname()}",
+            "--pool=prefork",
+            "--concurrency=1",
+            "--loglevel=WARNING",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+def _run_beat() -> None:
+    from orchestration.app import app
+
+    # Kept in memory: every tick is level-triggered, so there is nothing to remember.
+    app.Beat(loglevel="WARNING", scheduler_cls="celery.beat:Scheduler", max_interval=1, quiet=True).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

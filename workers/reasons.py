@@ -1,0 +1,24 @@
+"""Every reason code with its sentence: of the input, of a retrieval, of a step that failed."""
+
+from __future__ import annotations
+
+from models.radiograph.reasons import REASONS
+from workers.errors import STEP_REASONS
+from workers.retrieve import RETRIEVAL_REASONS
+
+OBJECT_REASONS = {
+    "same_content": "The same bytes are here already under another key; nothing was added.",
+    "same_sop_instance_uid": "Another object brought this SOP Instance UID first, with other content; "
+    "that one counts and this one changes nothing.",
+    "manifest": "The object says what its study holds; it is no image.",
+}
+
+
+def sentence(code: str) -> str:
+    """What a reason code means, in one sentence."""
+    if code in REASONS:
+        return REASONS[code].sentence
+    for table in (OBJECT_REASONS, RETRIEVAL_REASONS, STEP_REASONS):
+        if code in table:
+            return table[code]
+    return code.replace("_", " ")
