@@ -145,18 +145,7 @@ class ReportWriter:
         )
         visual_dtype = next(self._prefix.parameters()).dtype
         visual = self._prefix(patch_tokens.to(visual_dtype), disease_tokens.to(visual_dtype))
-        embed = self._model.get_input_embeddings()
-        rows = [
-            torch.cat(
-                [
-                    embed(torch.tensor(layout.before_image, device=self.device)),
-                    tokens.to(embed.weight.dtype),
-                    embed(torch.tensor(layout.after_image, device=self.device)),
-                ]
-            )
-            for layout, tokens in zip(layouts, visual, strict=True)
-        ]
-        return pad_left(rows)
+        return pad_left(embed_rows(self._model, layouts, visual))
 
     def _write(
         self, requests: Sequence[ReportRequest], layouts: Sequence[PromptTokens], limit: int
@@ -216,6 +205,33 @@ class ReportWriter:
             generated_tokens=len(ids),
             finish="eos" if ended else "length",
         )
+
+
+def embed_rows(
+    language_model: nn.Module,
+    layouts: Sequence[PromptTokens],
+    visual: Tensor,
+    targets: Sequence[Sequence[int]] | None = None,
+) -> list[Tensor]:
+    """Lay prompts out as embeddings: text, visual tokens, text and, in training, the report.
+
+    Args:
+        language_model: Gives the embedding table.
+        layouts: One a study, ``B``.
+        visual: Projected visual tokens, ``(B, N, H)``.
+        targets: Ids of the reference reports, one list a study.
+
+    Returns:
+        ``B`` rows ``(L_i, H)`` in the language model's type; gradients reach ``visual``.
+    """
+    embed = cast(Any, language_model).get_input_embeddings()
+    reports: Sequence[Sequence[int]] = [()] * len(layouts) if targets is None else targets
+    rows = []
+    for layout, tokens, report in zip(layouts, visual, reports, strict=True):
+        before = torch.tensor(layout.before_image, device=tokens.device)
+        after = torch.tensor([*layout.after_image, *report], device=tokens.device)
+        rows.append(torch.cat([embed(before), tokens.to(embed.weight.dtype), embed(after)]))
+    return rows
 
 
 def pad_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
