@@ -1,0 +1,224 @@
+"""The versioned way from a DICOM file to the image that the network sees.
+
+A rendering is part of a release: vectors of different renderings never meet. So any change here that
+moves a single grey value needs a new name; ``tests/models/radiograph`` has the golden values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.radiograph.decode import Frame, PixelAttributes, decode_frame, pixel_attributes
+from models.radiograph.geometry import LEVEL_MAX, fit_grey_image, fit_square, fitted_size
+from models.radiograph.grey import Codes, GreyAttributes, codes_of, grey_attributes, level_table
+from models.radiograph.limits import Limits
+from models.radiograph.part10 import OpenedFile, map_file, open_buffer
+from models.radiograph.reasons import Refused
+
+PREVIEW_SIDE = 1024
+REDUCED_OVERSAMPLING = 2
+"""A reduced decode keeps at least this many pixels for each pixel of the network's image."""
+FLAT_SPREAD = 8
+"""Grey values; an image whose middle nine tenths of pixels span fewer shows no anatomy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """One named way to make the network's image."""
+
+    name: str
+    sentence: str
+    is_reduced: bool = False
+    """Whether JPEG 2000 is decoded at a reduced resolution."""
+    is_mimic: bool = False
+    """Whether grey levels follow MIMIC-CXR-JPG instead of the header's window."""
+
+
+RENDERINGS: Mapping[str, Rendering] = MappingProxyType(
+    {
+        rendering.name: rendering
+        for rendering in (
+            Rendering(
+                name="voi-v1",
+                sentence="Modality LUT, VOI LUT or window, polarity once, padding black; exact area average, "
+                "aspect ratio kept, black margin.",
+            ),
+            Rendering(
+                name="voi-v1-j2k-reduced",
+                sentence="As voi-v1, but JPEG 2000 and HTJ2K are decoded at the lowest resolution that is at "
+                "least twice as large as the result.",
+                is_reduced=True,
+            ),
+            Rendering(
+                name="mimic-jpg-v1",
+                sentence="As MIMIC-CXR-JPG: smallest to largest value to 0..255 truncated, inverted for "
+                "MONOCHROME1, histogram equalised, JPEG quality 95; then the geometry of voi-v1.",
+                is_mimic=True,
+            ),
+        )
+    }
+)
+"""Every rendering by its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """What the network and the reader see of one instance."""
+
+    image: NDArray[np.uint8]
+    """Network input, ``(size, size)``, 0 black to 255 white."""
+    preview: NDArray[np.uint8]
+    """For display, aspect ratio of the source, longest side at most 1,024; empty if not asked for."""
+    notes: tuple[str, ...]
+    """Codes of ``reasons.NOTES``."""
+    source_rows: int
+    source_columns: int
+    excess_samples: int = 0
+    """Pixels that used bits above Bits Stored."""
+
+
+def render(
+    path: Path | str, rendering: str = "voi-v1", size: int = 224, limits: Limits | None = None
+) -> Rendered:
+    """Render the file at ``path``.
+
+    Raises:
+        Refused: If it cannot be read or shows nothing (``flat_image``), with the reason's code.
+        ValueError: If there is no such rendering.
+        OSError: If the file cannot be opened.
+    """
+    limits = limits or Limits()
+    return render_buffer(map_file(path, limits), rendering, size, limits=limits)
+
+
+def render_buffer(
+    buffer: bytes | memoryview,
+    rendering: str = "voi-v1",
+    size: int = 224,
+    *,
+    limits: Limits | None = None,
+    with_preview: bool = True,
+) -> Rendered:
+    """Render a file that is in memory; see ``render``."""
+    if rendering not in RENDERINGS:
+        raise ValueError(f"no rendering {rendering!r}; there are {', '.join(RENDERINGS)}")
+    if not 16 <= size <= PREVIEW_SIDE:
+        raise ValueError(f"size must lie in 16..{PREVIEW_SIDE}, got {size}")
+    limits = limits or Limits()
+    chosen = RENDERINGS[rendering]
+    opened = open_buffer(buffer, limits)
+    pixels = pixel_attributes(opened.dataset, limits)
+    target = REDUCED_OVERSAMPLING * size if chosen.is_reduced else None
+    frame = decode_frame(opened, pixels, target=target)
+    codes = codes_of(frame, pixels)
+    notes = [*opened.notes, *frame.notes]
+    if codes.excess:
+        notes.append("samples_above_bits_stored")
+    if chosen.is_mimic:
+        grey_image = _mimic(frame, codes, pixels)
+        image = fit_grey_image(grey_image, size)
+        refuse_flat(image, grey_image.shape)
+        preview = _preview(grey_image) if with_preview else np.empty((0, 0), np.uint8)
+    else:
+        levels, image = _by_header(opened, frame, codes, pixels, size, notes)
+        preview = _preview(levels) if with_preview else np.empty((0, 0), np.uint8)
+    return Rendered(
+        image=image,
+        preview=preview,
+        notes=tuple(dict.fromkeys(notes)),
+        source_rows=pixels.rows,
+        source_columns=pixels.columns,
+        excess_samples=codes.excess,
+    )
+
+
+def _by_header(
+    opened: OpenedFile, frame: Frame, codes: Codes, pixels: PixelAttributes, size: int, notes: list[str]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    grey = grey_attributes(opened.dataset, pixels)
+    notes += grey.notes
+    levels, image = _levels_and_image(grey, frame, codes, pixels, size, notes)
+    if grey.voi is not None and is_flat(image, levels.shape):
+        # A window that shows nothing (width 1, centre 0) says nothing about the exposure.
+        notes.append("voi_flat")
+        levels, image = _levels_and_image(replace(grey, voi=None), frame, codes, pixels, size, notes)
+    refuse_flat(image, levels.shape)
+    return levels, image
+
+
+def _levels_and_image(
+    grey: GreyAttributes, frame: Frame, codes: Codes, pixels: PixelAttributes, size: int, notes: list[str]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    levels = look_up(level_table(grey, codes, pixels, notes), frame.samples)
+    return levels, fit_square(levels, size)
+
+
+def look_up(table: NDArray[np.uint16], samples: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """``table[samples]``; OpenCV 5 does it in 3 ms where numpy takes 14 ms (2,544 x 3,056)."""
+    import cv2
+
+    if samples.dtype == np.uint16 and samples.flags.c_contiguous and int(cv2.__version__.split(".")[0]) >= 5:
+        return np.asarray(cv2.LUT(samples, table.reshape(1, -1)), np.uint16)
+    return np.take(table, samples)
+
+
+def is_flat(image: NDArray[np.uint8], source: tuple[int, ...]) -> bool:
+    """Whether the middle nine tenths of the pixels inside the margin span fewer than ``FLAT_SPREAD``."""
+    rows, columns = fitted_size(source[0], source[1], image.shape[0])
+    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
+    inside = np.sort(image[top : top + rows, left : left + columns], axis=None)
+    skip = inside.size // 20
+    return int(inside[-1 - skip]) - int(inside[skip]) < FLAT_SPREAD
+
+
+def refuse_flat(image: NDArray[np.uint8], source: tuple[int, ...]) -> None:
+    """Refuse an image that shows nothing.
+
+    Raises:
+        Refused: ``flat_image``.
+    """
+    if is_flat(image, source):
+        raise Refused("flat_image")
+
+
+def _mimic(frame: Frame, codes: Codes, pixels: PixelAttributes) -> NDArray[np.uint8]:
+    """Grey levels as the text of MIMIC-CXR-JPG 2.1.0 describes them; the window plays no part.
+
+    The text leaves open whether inversion comes before or after truncation; after is taken.
+    """
+    import cv2
+
+    present = codes.stored[codes.counts > 0]
+    low, high = int(present.min()), int(present.max())
+    if low == high:
+        raise Refused("flat_image")
+    table = np.clip((codes.stored - low) * 255 // (high - low), 0, 255)
+    if pixels.is_monochrome1:
+        table = 255 - table
+    eight_bit = np.take(table.astype(np.uint8), frame.samples)
+    ok, encoded = cv2.imencode(".jpg", cv2.equalizeHist(eight_bit), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not ok:
+        raise Refused("decode_failed")
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+def _preview(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Shrink for display, never enlarge. OpenCV's area average is 15 times faster than the exact one."""
+    import cv2
+
+    rows, columns = picture.shape
+    if max(rows, columns) > PREVIEW_SIDE:
+        rows, columns = fitted_size(rows, columns, PREVIEW_SIDE)
+        picture = np.asarray(
+            cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA), picture.dtype
+        )
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture, np.uint8)
+    scaled = (picture.astype(np.uint32) * 255 + LEVEL_MAX // 2) // LEVEL_MAX
+    return scaled.astype(np.uint8)
