@@ -250,14 +250,15 @@ def make_ribs(build: Build, rng: random.Random) -> list[Rib]:
         for number in range(1, 11):
             y0 = build.apex + 2 + (number - 1) * build.rib_pitch + rng.uniform(-1.5, 1.5)
             drop = (13 + 4.6 * number) * build.rib_drop
-            reach = wall_x(build, y0 + drop) + 5
+            reach = wall_x(build, y0 + drop) + 3
             line = spline(
                 points(
                     (s * 17, y0 + 1),
                     (s * (17 + 0.26 * reach), y0 - 3),
                     (s * (0.62 * reach), y0 + 0.16 * drop),
-                    (s * (0.88 * reach), y0 + 0.56 * drop),
-                    (s * reach, y0 + drop),
+                    (s * (0.89 * reach), y0 + 0.52 * drop),
+                    (s * (0.985 * reach), y0 + 0.86 * drop),
+                    (s * reach, y0 + drop + 7),
                 ),
                 per_segment=9,
             )
@@ -272,13 +273,13 @@ def anterior_ribs(build: Build) -> list[Points]:
         s = sign(side)
         for number in range(1, 8):
             y0 = build.apex + 2 + (number - 1) * build.rib_pitch + (13 + 4.6 * number) * build.rib_drop
-            reach = wall_x(build, y0) + 4
+            reach = wall_x(build, y0) + 2
             end = 40 + 6 * number
             lines.append(
                 spline(
                     points(
-                        (s * reach, y0),
-                        (s * (reach - 4), y0 + 12),
+                        (s * reach, y0 - 2),
+                        (s * (reach - 3), y0 + 12),
                         (s * (0.5 * (reach + end)), y0 + 36),
                         (s * end, y0 + 44),
                     ),
@@ -376,7 +377,10 @@ def draw_bones(chest: Chest) -> None:
     clav, clav_edge = frame.blank(), frame.blank()
     for pieces in chest.clavicles.values():
         for piece in pieces:
-            band = ribbon(piece, 12.5)
+            band = ribbon(
+                piece,
+                np.interp(np.linspace(0, 1, len(piece)), (0, 0.12, 0.4, 0.75, 1), (17, 14, 10.5, 11, 13)),
+            )
             fill(frame, band, into=clav, value=190)
             half = len(band) // 2
             stroke(frame, band[:half], band[half:], width_mm=1.6, into=clav_edge, value=255)
@@ -456,7 +460,7 @@ def draw_bones(chest: Chest) -> None:
     )
     ribs = soft(frame, body, 0.9) * 0.12 + soft(frame, edge, 0.6) * 0.085
     front_ribs = soft(frame, front, 1.2) * 0.075 + soft(frame, front_edge, 0.8) * 0.045
-    column = soft(frame, spine, 1.5) * 0.085 + soft(frame, discs, 0.9) * 0.05
+    column = (soft(frame, spine, 2.4) * 0.075 + soft(frame, discs, 1.0) * 0.042) * (1 - 0.35 * chest.heart)
     chest.bone = (
         (ribs + front_ribs) * seen
         + soft(frame, clav, 0.8) * 0.10
@@ -487,7 +491,7 @@ def begin(case: Case, frame: Frame) -> Chest:
     profile = np.sqrt(np.clip(1 - (x / (half * 1.25)) ** 2, 0.12, 1))
     chest.tissue = skin * (0.30 + 0.32 * profile + 0.10 * soft(frame, torso, 14))
     chest.tissue += 0.10 * soft(
-        frame, fill(frame, ellipse((build.turn * 6, 210), (34, 230))), 9
+        frame, fill(frame, ellipse((build.turn * 6, 210), (34, 230))), 13
     )  # column of the midline
     below = np.clip((y - (build.dome[Side.RIGHT] - 30)) / 110, 0, 1)
     chest.tissue += skin * 0.16 * below * (1 - both)
@@ -535,7 +539,7 @@ def begin(case: Case, frame: Frame) -> Chest:
     fill(frame, ellipse((-u, 186), (12, 22), turn_rad=-0.3), into=hila, value=190)
     fill(frame, ellipse((u + 3, 176), (12, 20), turn_rad=0.3), into=hila, value=190)
     chest.vessels = 0.19 * branch_vessels(chest) + 0.14 * soft(frame, hila, 4.5)
-    chest.tissue += 0.012 * cloud(frame, noise, 26) * skin
+    chest.tissue += (0.016 * cloud(frame, noise, 34) + 0.007 * cloud(frame, noise, 8)) * skin
     chest.ribs = make_ribs(build, rng)
     chest.clavicles = make_clavicles(build)
     chest.extra = np.zeros_like(x + y)

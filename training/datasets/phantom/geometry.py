@@ -169,7 +169,8 @@ def cloud(frame: Frame, rng: np.random.Generator, grain_mm: float) -> Floats:
     """Smooth random texture with features of about ``grain_mm``, zero mean and unit deviation."""
     import cv2
 
-    cells = max(4, round(FIELD_MM / grain_mm))
-    coarse = rng.standard_normal((cells, cells)).astype(np.float32)
+    cells = max(8, round(2.4 * FIELD_MM / grain_mm))
+    coarse = rng.standard_normal((cells, cells), dtype=np.float32)
+    coarse = cv2.GaussianBlur(coarse, (0, 0), 1.2)  # hides the lattice that interpolation would show
     image = cv2.resize(coarse, (frame.size, frame.size), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(image / 0.75, np.float32)
+    return np.asarray(image / 0.235, np.float32)

@@ -119,7 +119,7 @@ def _lesion(chest: Chest, finding: Finding) -> None:
             lines = []
             for _ in range(rng.randint(9, 15)):
                 angle = rng.uniform(0, 2 * math.pi)
-                reach = radius * rng.uniform(1.3, 1.75)
+                reach = radius * rng.uniform(1.2, 1.5)
                 lines.append(
                     points(
                         (
@@ -129,18 +129,18 @@ def _lesion(chest: Chest, finding: Finding) -> None:
                         (centre[0] + reach * math.cos(angle), centre[1] + reach * math.sin(angle)),
                     )
                 )
-            thorns = soft(chest.frame, stroke(chest.frame, *lines, width_mm=1.4), 0.6)
-            _opacify(chest, thorns, 0.5)
+            thorns = soft(chest.frame, stroke(chest.frame, *lines, width_mm=1.2), 0.8)
+            _opacify(chest, thorns, 0.4)
         if mass and rng.random() < 0.2:  # a cavity
             hollow = soft(
                 chest.frame, fill(chest.frame, _blob(centre, (radius * 0.5, radius * 0.45), rng, 0.1)), 1.2
             )
             shape = np.clip(shape - 0.75 * hollow, 0, 1)
-        weight = 0.80 + 0.18 * finding.severity
+        weight = 0.72 + 0.22 * finding.severity
         lung = _lung(chest, side)
         _opacify(chest, shape, weight)
         # A solid lesion is denser than the ribs that cross it are faint: keep it visible at the bases.
-        chest.extra += shape * lung * (0.05 if mass else 0.075)
+        chest.extra += shape * lung * (0.02 if mass else 0.03)
         _mark(chest, finding, (shape > 0.4) & (lung > 0.3))
 
 
@@ -203,14 +203,17 @@ def _consolidation(chest: Chest, finding: Finding) -> None:
     bronchi = []
     hilum = (s * (chest.build.mediastinum + 14), 182.0)
     heading = math.atan2(centre[1] - hilum[1], centre[0] - hilum[0])
-    for turn in (-0.5, -0.2, 0.12, 0.42):
-        angle = heading + turn + rng.uniform(-0.08, 0.08)
-        start = (centre[0] - 26 * math.cos(angle), centre[1] - 26 * math.sin(angle))
-        end = (centre[0] + 24 * math.cos(angle + turn), centre[1] + 24 * math.sin(angle + turn))
-        bronchi.append(ribbon(spline(points(start, centre, end), per_segment=5), np.linspace(3.6, 1.6, 11)))
+    root = (centre[0] - 34 * grow * math.cos(heading), centre[1] - 30 * grow * math.sin(heading))
+    for turn in (-0.6, -0.12, 0.42):  # a fan from the side of the hilum, not a star
+        angle = heading + turn + rng.uniform(-0.1, 0.1)
+        bend = angle + rng.uniform(-0.3, 0.3)
+        middle = (root[0] + 26 * math.cos(angle), root[1] + 26 * math.sin(angle))
+        end = (middle[0] + 24 * grow * math.cos(bend), middle[1] + 24 * grow * math.sin(bend))
+        line = spline(points(root, middle, end), per_segment=5)
+        bronchi.append(ribbon(line, np.linspace(3.4, 1.4, 11)))
     airways = soft(frame, fill(frame, *bronchi), 0.8)
     lung = _lung(chest, side)
-    _opacify(chest, np.clip(shape - 0.5 * airways * shape, 0, 1), 0.80 + 0.18 * finding.severity)
+    _opacify(chest, np.clip(shape - 0.34 * airways * shape, 0, 1), 0.80 + 0.18 * finding.severity)
     _mark(chest, finding, (shape > 0.4) & (lung > 0.3))
 
 
@@ -231,7 +234,8 @@ def _pneumonia(chest: Chest, finding: Finding) -> None:
             value=rng.randint(150, 255),
         )
     halo = soft(frame, fill(frame, _blob(centre, (reach, reach), rng, 0.12)), 9)
-    shape = np.clip(soft(frame, patches, 2.4) + 0.25 * halo, 0, 1)
+    grain = np.clip(0.42 + 0.5 * cloud(frame, _noise(finding), 9), 0, 1.3)
+    shape = np.clip(0.62 * soft(frame, patches, 2.8) + 0.75 * halo * grain, 0, 1).astype(np.float32)
     lung = _lung(chest, finding.side)
     _opacify(chest, shape, 0.58 + 0.30 * finding.severity)
     _mark(chest, finding, (soft(frame, patches, 5) > 0.22) & (lung > 0.3))
@@ -263,9 +267,8 @@ def _atelectasis(chest: Chest, finding: Finding) -> None:
                         ),
                     )
                 )
-            shape = soft(frame, fill(frame, *bands), 0.9)
-            _opacify(chest, shape, 0.85)
-            chest.extra += 0.035 * shape * lung
+            shape = soft(frame, fill(frame, *bands), 1.3)
+            _opacify(chest, shape, 0.80)
             near = soft(frame, shape, 3)
             _mark(chest, finding, (near > 0.18) & (lung > 0.3))
             continue
@@ -318,7 +321,7 @@ def _pneumothorax(chest: Chest, finding: Finding) -> None:
     chest.air = chest.air * (1 - (0.10 + 0.55 * depth) * remaining * lung)
     chest.air = chest.air + 0.16 * free
     pleura = soft(frame, stroke(frame, np.concatenate((inner, inner[:1])), width_mm=1.7), 0.45)
-    chest.extra += 0.13 * pleura * (lung > 0.85) * (1 - chest.heart)
+    chest.extra += 0.085 * pleura * (lung > 0.85) * (1 - chest.heart)
     chest.tissue -= 0.02 * free
     _mark(chest, finding, free > 0.5)
 
@@ -330,12 +333,12 @@ def _effusion(chest: Chest, finding: Finding) -> None:
         height = 30 + 95 * grade**1.25
         top = build.angle[side] - height
         across = np.clip(np.abs(chest.x) / (build.half_width + 2), 0, 1)
-        sag = (14 + 0.42 * height) * (1 - across**2.4)
+        sag = (12 + 0.22 * height) * (1 - across**3.2)
         level = top + sag
         fluid = np.clip((chest.y - level) / 7 + 0.5, 0, 1) * lung
         fluid = soft(chest.frame, fluid.astype(np.float32), 1.5)
         _opacify(chest, fluid, 0.96)
-        chest.extra += (0.07 + 0.07 * grade) * fluid * lung
+        chest.extra += (0.03 + 0.035 * grade) * fluid * lung
         veil = np.clip((chest.y - level + 45) / 60, 0, 1) * lung  # fluid running up behind the lung
         _opacify(chest, veil.astype(np.float32), 0.10 + 0.12 * grade)
         _mark(chest, finding, (fluid > 0.5) & (lung > 0.3))
@@ -429,7 +432,7 @@ def _fracture(chest: Chest, finding: Finding) -> None:
         spots.append(tuple((inner[-1] + outer[0]) / 2))
         size = 17.0
     else:
-        at = rng.uniform(0.55, 0.78)
+        at = rng.uniform(0.30, 0.56)
         step = (6.0 + 5.5 * finding.severity) * rng.choice((-1, 1, 1))
         callus = rng.random() < 0.35
         for rib in chest.ribs:
