@@ -27,6 +27,8 @@ from orchestration.settings import Settings, read_environment
 Announce = Callable[[str], None]
 MANY_FAILURES = 6
 STOP_LIMIT_S = 90.0
+_detached: list[subprocess.Popen[bytes]] = []
+"""Supervisors that this process started: they outlive it, and are reaped if they do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +109,18 @@ def start_supervisor(home: Home) -> None:
     if is_supervised(home):
         return
     environment = base_environment() | {HOME_MARK: str(home.path), KEY_MARK: "supervisor"}
+    _detached[:] = [one for one in _detached if one.poll() is None]
     with (home.logs / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "orchestration.embedded.supervisor", str(home.path)],
-            env=environment,
-            cwd=home.run,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+        _detached.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "orchestration.embedded.supervisor", str(home.path)],
+                env=environment,
+                cwd=home.run,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         )
     limit = time.monotonic() + 20
     while not is_supervised(home):
