@@ -124,6 +124,8 @@ def run_once(stage: Stage, context: Context) -> bool:
 
     Raises nothing that Celery would have to know: what goes wrong stands on the steps.
     """
+    # Before the claim: the first import of torch takes seconds in which no heartbeat would be sent.
+    work = cast("StageWork", importlib.import_module(stage.task))
     try:
         with transaction(context.engine) as session:
             batch = claims.claim(
@@ -139,7 +141,6 @@ def run_once(stage: Stage, context: Context) -> bool:
         return False
     if not batch:
         return False
-    work = cast("StageWork", importlib.import_module(stage.task))
     started = time.monotonic()
     with _Heartbeat(context.engine, stage, batch):
         done = _see_through(stage, context, work, batch)

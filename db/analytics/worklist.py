@@ -92,7 +92,7 @@ def worklist(
 def objects(
     session: Session, *, state: str | None = None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Objects with their outcomes: ``key, version, sha256, state, reason, study_instance_uid``, oldest first."""
+    """Objects with their outcomes, oldest first."""
     rows = session.execute(
         text(
             """SELECT object.id, object.key, object.version, encode(object.sha256, 'hex') AS sha256,

@@ -44,6 +44,13 @@ BEGIN
 END $$
 """
 
+# Loads stage their rows in a temporary table.
+TEMPORARY = """
+DO $$ BEGIN
+    EXECUTE format('{verb} TEMPORARY ON DATABASE %I {preposition} nightread_worker', current_database());
+END $$
+"""
+
 # Vector tables come and go while the system runs; these two functions are the only way, and need a number.
 MAKE_VECTORS = """
 CREATE FUNCTION create_exemplar_vectors(index_version bigint, dimensions integer) RETURNS void
@@ -227,6 +234,7 @@ def upgrade() -> None:
     op.execute(ROLES)
     op.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     op.execute("GRANT USAGE ON SCHEMA public TO nightread_worker")
+    op.execute(TEMPORARY.format(verb="GRANT", preposition="TO"))
     op.execute(f"GRANT SELECT, INSERT, UPDATE ON {TABLES} TO nightread_worker")
     op.execute(MAKE_VECTORS)
     op.execute(DROP_VECTORS)
@@ -265,3 +273,4 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION drop_exemplar_vectors(bigint)")
     op.execute(f"REVOKE ALL ON {TABLES} FROM nightread_worker")
     op.execute("REVOKE USAGE ON SCHEMA public FROM nightread_worker")
+    op.execute(TEMPORARY.format(verb="REVOKE", preposition="FROM"))
