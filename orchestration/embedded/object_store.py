@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestration.cache import cache_folder
 from orchestration.embedded.home import EmbeddedError, Home, held
 
 MINIO_SOURCE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -23,12 +24,6 @@ TARGET = "NIGHTREAD"
 QUEUE_ARN = f"arn:minio:sqs::{TARGET}:webhook"
 
 Announce = Callable[[str], None]
-
-
-def cache_folder() -> Path:
-    """Where built programs are kept, for all data folders of this user."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "nightread"
 
 
 def choose(home: Home, announce: Announce) -> tuple[str, Path]:

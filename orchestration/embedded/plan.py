@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from orchestration.cache import bytecode_environment
 from orchestration.embedded import object_store, postgres
 from orchestration.embedded.home import EmbeddedError, Home, read_json, write_json
 from orchestration.embedded.processes import Specification, read_state
@@ -200,6 +201,7 @@ def base_environment() -> dict[str, str]:
     paths = [str(PROJECT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     kept["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
     kept["PYTHONUNBUFFERED"] = "1"
+    kept |= bytecode_environment()
     return kept
 
 

@@ -1,0 +1,49 @@
+"""The user's cache folder, and compiled Python kept there where nothing else keeps it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where built programs and compiled modules are kept, for all data folders of this user."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nightread"
+
+
+def bytecode_folder() -> Path | None:
+    """Where compiled modules should be kept, or ``None`` where Python does as it always does.
+
+    Under ``PYTHONDONTWRITEBYTECODE``, which many containers set, and with an installer that compiles
+    nothing, every process compiles every module again: measured, 2.8 s of CPU time instead of 0.9 s for one
+    worker, and a night has fourteen processes. The wish behind the variable is kept: nothing is
+    written beside a source file.
+    """
+    installed = Path(sysconfig.get_path("purelib"))
+    if not sys.dont_write_bytecode or (installed / "celery" / "__pycache__").exists():
+        return None
+    folder = cache_folder() / "bytecode"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def keep_bytecode() -> None:
+    """Make this process use :func:`bytecode_folder`."""
+    folder = bytecode_folder()
+    if folder is not None:
+        sys.pycache_prefix = str(folder)
+        sys.dont_write_bytecode = False
+
+
+def bytecode_environment() -> dict[str, str]:
+    """What makes a child process use the same folder; empty where nothing is to be changed."""
+    if sys.pycache_prefix is not None and not sys.dont_write_bytecode:
+        return {"PYTHONPYCACHEPREFIX": sys.pycache_prefix, "PYTHONDONTWRITEBYTECODE": ""}
+    folder = bytecode_folder()
+    return {"PYTHONPYCACHEPREFIX": str(folder), "PYTHONDONTWRITEBYTECODE": ""} if folder else {}
