@@ -109,14 +109,22 @@ _HAS_CHANGED = re.compile(
     rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|evolved)(?: \w+ly)?{_DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
     re.I,
 )
-_PERSISTS = re.compile(r"^(?P<what>.+?) (?:persists?|continues?|remains?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$", re.I)
+_PERSISTS = re.compile(
+    r"^(?P<what>.+?) (?:persists?|continues?|remains?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$",
+    re.I,
+)
 _TRAILING = re.compile(
     rf",? ?[(]?(?<=[ ,(])\b{_ADV}(?<!be )(?<!no ){_CHANGE}(?: appearance| position|{_DIMENSION})[)]?(?=$|,|;|\)| and (?:no|the|there)\b)",
     re.I,
 )
-_REMAINS = re.compile(r"\b(?P<verb>remains?|continues? to be|has remained|have remained)(?: again)? (?=\w)", re.I)
+_REMAINS = re.compile(
+    r"\b(?P<verb>remains?|continues? to be|has remained|have remained)(?: again)? (?=\w)", re.I
+)
 _CONTINUES = re.compile(r"\bcontinues? to (?=[a-z])", re.I)
-_STILL = re.compile(r"\b(?:still|again|once again|now|newly|persistently|progressively|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b", re.I)
+_STILL = re.compile(
+    r"\b(?:still|again|once again|now|newly|persistently|progressively|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b",
+    re.I,
+)
 _PRENOUN = re.compile(
     rf"(?:\bbut )?\b{_ADV}(?:(?:stable|unchanged|similar)(?:[- ]appearing)?|persistent|persisting|new|interval|increasing|decreasing|improved|improving|worsened|worsening|"
     rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|recurrent|"
@@ -144,7 +152,8 @@ _RESIDUAL = re.compile(
     re.I,
 )
 _SIGNAL = re.compile(
-    rf"{_RESIDUAL.pattern}|\b(?:increased|decreased|reduced|removed|removal|cleared|extubat\w+|grown|diminished|prominent than)\b", re.I
+    rf"{_RESIDUAL.pattern}|\b(?:increased|decreased|reduced|removed|removal|cleared|extubat\w+|grown|diminished|prominent than)\b",
+    re.I,
 )
 _NOT_RESIDUAL = re.compile(
     r"\bmay progress|stable (?:patient|condition)|in no way|degenerative changes?|chang(?:e|es) (?:of|in) the (?:\w+ )?(?:spine|shoulder)|"
@@ -159,16 +168,24 @@ _NOT_RESIDUAL = re.compile(
     r"\bincreased? in (?:ap|transverse|density)",
     re.I,
 )
-_ABOUT_PRIOR = re.compile(rf"^(?:on|in|at the time of) (?!comparison){_PRIOR}{_TAIL}(?: \([^)]*\))?,? (?!there (?:is|are))", re.I)
-_GONE_WITH = re.compile(
-    r"^(?:there has been )?(?:interval )?(?:removal|resolution|clearing) of [^,]*?(?:,(?: with| and)?| with) (?P<rest>.+)$", re.I
+_ABOUT_PRIOR = re.compile(
+    rf"^(?:on|in|at the time of) (?!comparison){_PRIOR}{_TAIL}(?: \([^)]*\))?,? (?!there (?:is|are))", re.I
 )
-_IN_POSITION = re.compile(rf"\bin (?:an? |the )?{_ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b", re.I)
+_GONE_WITH = re.compile(
+    r"^(?:there has been )?(?:interval )?(?:removal|resolution|clearing) of [^,]*?(?:,(?: with| and)?| with) (?P<rest>.+)$",
+    re.I,
+)
+_IN_POSITION = re.compile(
+    rf"\bin (?:an? |the )?{_ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b",
+    re.I,
+)
 _APPEARANCE_OF = re.compile(
     rf"\b(?:an? |the )?{_ADV}(?:stable|unchanged|similar) (?:position|positioning|appearance|configuration|size|extent|location)s? of (?:the )?(?=[a-z])",
     re.I,
 )
-_NORMAL_AND_STABLE = re.compile(r"\b(normal|unremarkable|clear|enlarged|small|large) (?:and|but) (?:stable|unchanged)\b", re.I)
+_NORMAL_AND_STABLE = re.compile(
+    r"\b(normal|unremarkable|clear|enlarged|small|large) (?:and|but) (?:stable|unchanged)\b", re.I
+)
 _BARE_ORGAN = re.compile(
     r"^(?:there (?:is|are) |(?:frontal|lateral|pa|two|the) .*(?:show|demonstrate)s? )?(?:an? |the )?(?:and|size|of the|cardiac|cardio-?mediastin\w+|mediastin\w+|"
     r"heart|hilar|silhouettes?|contours?|lungs?|volumes?|appearance|examination|chest|study|position|configuration|superior|"
@@ -177,7 +194,9 @@ _BARE_ORGAN = re.compile(
 )
 _CLAUSE = re.compile(r"(;\s*|,? but |,? however,? |,? although |,? while |,? whereas )", re.I)
 _AND = re.compile(r",? and (?=[a-z])", re.I)
-_EMPTY = re.compile(r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|,|\W)*$", re.I)
+_EMPTY = re.compile(
+    r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|,|\W)*$", re.I
+)
 
 
 def strip_comparisons(report: str) -> str:
@@ -249,9 +268,17 @@ def _clean_clause(clause: str) -> str:
     text = _IN_POSITION.sub("in place", text)
     text = _APPEARANCE_OF.sub("", text)
     text = _NORMAL_AND_STABLE.sub(r"\1", text)
-    text = _REMAINS.sub(lambda m: "are " if m["verb"].lower() in ("remain", "continue to be", "have remained") else "is ", text)
+    text = _REMAINS.sub(
+        lambda m: "are " if m["verb"].lower() in ("remain", "continue to be", "have remained") else "is ",
+        text,
+    )
     text = _CONTINUES.sub("", text)
-    text = re.sub(r"\bno (?:significant )?(?:new|interval)(?:,? or [a-z]+ing)?(?: development of)? (?=[a-z])", "no ", text, flags=re.I)
+    text = re.sub(
+        r"\bno (?:significant )?(?:new|interval)(?:,? or [a-z]+ing)?(?: development of)? (?=[a-z])",
+        "no ",
+        text,
+        flags=re.I,
+    )
     text = _TRAILING.sub("", text)
     text = _PRENOUN_SIZE.sub("", text)
     for _ in range(2):
@@ -285,8 +312,12 @@ def _rewrite_change(text: str) -> str:
             what, rest = match["what"], match["rest"] or ""
             if what.lower().startswith(("there is ", "there are ")) and _is_finding(what):
                 return what + rest
-            joined = re.match(rf"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |severely )?(?:enlarged|prominent|normal|tortuous|"
-                              rf"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)", rest, re.I)
+            joined = re.match(
+                rf"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |severely )?(?:enlarged|prominent|normal|tortuous|"
+                rf"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)",
+                rest,
+                re.I,
+            )
             if joined:
                 return f"{what} {_be(what)} {joined['state']}"
             if _is_finding(what):
@@ -320,7 +351,12 @@ def _tidy(text: str) -> str:
     text = re.sub(r",(?:\s*,)+", ",", text)
     text = re.sub(r"(?:,? (?:and|or|but|with|is|are|which (?:is|are)))+$", "", text)
     text = re.sub(r"\b(?:and|but|or) and\b", "and", text)
-    text = re.sub(r"\b(normal|normal in size|normal in contour) and (with|cardio|heart|mediast)", r"\1 \2", text, flags=re.I)
+    text = re.sub(
+        r"\b(normal|normal in size|normal in contour) and (with|cardio|heart|mediast)",
+        r"\1 \2",
+        text,
+        flags=re.I,
+    )
     text = re.sub(r"^(?:[,;]|and |but |with (?=no ))\s*", "", text.strip())
     text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i))", r"\1n ", text)

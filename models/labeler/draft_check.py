@@ -199,7 +199,9 @@ def _statements(sentences: list[str]) -> tuple[dict[Pathology, Label], dict[Path
 
 
 def _denied_with(mention: Assertion) -> tuple[Pathology, ...]:
-    if mention.pathology is _P.LUNG_OPACITY and not re.search(r"interstitial|reticul|scar|bronch", mention.phrase):
+    if mention.pathology is _P.LUNG_OPACITY and not re.search(
+        r"interstitial|reticul|scar|bronch", mention.phrase
+    ):
         return (_P.CONSOLIDATION, _P.PNEUMONIA)
     if mention.pathology is _P.ENLARGED_CARDIOMEDIASTINUM and mention.phrase.startswith(("cardi", "heart")):
         return (_P.CARDIOMEGALY,)

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 _HEADINGS: dict[str, tuple[str, ...]] = {
     "findings": ("findings", "finding", "findings and impression", "chest", "report"),
-    "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "interpretation"),
+    "impression": (
+        "impression",
+        "impressions",
+        "conclusion",
+        "conclusions",
+        "opinion",
+        "summary",
+        "interpretation",
+    ),
     "indication": (
         "indication",
         "indications",
@@ -77,7 +85,13 @@ def section(report: str) -> Sections:
     matches = list(_HEADING.finditer(report))
     if not matches:
         return Sections(findings=report.strip())
-    parts: dict[str, list[str]] = {"findings": [], "impression": [], "indication": [], "comparison": [], "": []}
+    parts: dict[str, list[str]] = {
+        "findings": [],
+        "impression": [],
+        "indication": [],
+        "comparison": [],
+        "": [],
+    }
     for match, after in zip(matches, [*matches[1:], None], strict=True):
         text = report[match.end() : after.start() if after else len(report)].strip(" \t\n:-")
         parts[_KIND[match["heading"].lower()]].append(text)

@@ -26,7 +26,8 @@ _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM U
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 EXPLICIT_VRS = _SHORT_VRS | _LONG_VRS
 
-_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
+_NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
+_LARGEST, _SMALLEST = Fraction(10**15), Fraction(1, 10**15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +266,15 @@ class DataSet:
         return [int.from_bytes(raw[i : i + size], order, signed=signed) for i in range(0, whole, size)]
 
     def decimal(self, tag: int) -> Fraction | None:
-        """The first value of a DS or IS element, exactly; ``None`` if it is absent, empty or no number."""
+        """The first value of a DS or IS element, exactly.
+
+        ``None`` if it is absent, empty, no number, or of a magnitude that no attribute has.
+        """
         text = self.value(tag).split(b"\\")[0].strip(b" \0")
         if len(text) > 32 or not _NUMBER.fullmatch(text):
             return None
-        return Fraction(text.decode("ascii"))
+        number = Fraction(text.decode("ascii"))
+        return number if not number or _SMALLEST <= abs(number) <= _LARGEST else None
 
     def items(self, tag: int) -> list[DataSet]:
         """The items of a sequence; empty where it is absent or cannot be read."""

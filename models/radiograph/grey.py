@@ -1,8 +1,8 @@
-"""From raw sample codes to levels: modality LUT, VOI, polarity once, padding black (PS3.3 C.11).
+"""From raw sample codes to grey values: modality LUT, VOI, polarity once, padding black (PS3.3 C.11).
 
-All of it is one table from code to level, so each pixel costs one look-up. The table is computed in
+All of it is one table from code to grey value, so each pixel costs one look-up. The table is computed in
 exact rational arithmetic (decimal strings are exact), therefore the same picture gives the same
-levels whatever its bit depth, sign, byte order or polarity, as long as the window is moved with it.
+values whatever its bit depth, sign, byte order or polarity, as long as the window is moved with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from models.radiograph.dataset import DataSet
 from models.radiograph.decode import Frame, PixelAttributes
-from models.radiograph.geometry import LEVEL_MAX
 from models.radiograph.reasons import Refused
 
 Integers = NDArray[np.int64]
@@ -175,12 +174,16 @@ def _is_inverted(dataset: DataSet, pixels: PixelAttributes, notes: list[str]) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """The codes that occur in a frame and the stored values that they mean."""
+    """The codes that occur in a frame, what they mean, and how often they occur."""
 
+    present: Integers
+    """Codes in ascending order."""
     stored: Integers
-    """Stored value of each code, for all 256 or 65,536 codes."""
+    """Stored value of each."""
     counts: Integers
-    """Pixels that have each code; empty until it was asked for."""
+    """Pixels that have it."""
+    possible: int
+    """Number of codes that the sample type has: 256 or 65,536."""
     excess: int
     """Pixels whose code uses bits that are not stored."""
 
@@ -191,19 +194,23 @@ def codes_of(frame: Frame, pixels: PixelAttributes) -> Codes:
     Bits outside the stored ones are cleared (PS3.5 8.1.1), except for copies of the sign; what lossy
     compression puts beyond the range is clipped to it.
     """
-    samples = frame.samples
-    counts = _histogram(samples)
-    code = np.arange(counts.size, dtype=np.int64)
-    mask = (1 << frame.bits) - 1
-    stored = (code >> frame.shift) & mask
+    every = _histogram(frame.samples)
+    present = np.flatnonzero(every).astype(np.int64)
+    stored = (present >> frame.shift) & ((1 << frame.bits) - 1)
     if pixels.is_signed:
         stored -= (stored >> (frame.bits - 1)) << frame.bits
     if frame.clips:
         low = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
         stored = np.clip(stored, low, low + (1 << pixels.bits_stored) - 1)
-    is_clean = (stored << frame.shift) & (counts.size - 1) == code
-    excess = int(counts[~is_clean].sum())
-    return Codes(stored=stored, counts=counts, excess=excess)
+    is_clean = (stored << frame.shift) & (every.size - 1) == present
+    counts = every[present]
+    return Codes(
+        present=present,
+        stored=stored,
+        counts=counts,
+        possible=every.size,
+        excess=int(counts[~is_clean].sum()),
+    )
 
 
 def _histogram(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Integers:
@@ -217,10 +224,10 @@ def _histogram(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Integers:
     return np.bincount(samples.ravel(), minlength=size).astype(np.int64)
 
 
-def level_table(
+def grey_table(
     grey: GreyAttributes, codes: Codes, pixels: PixelAttributes, notes: list[str]
-) -> NDArray[np.uint16]:
-    """Compute the level (0 black to ``LEVEL_MAX`` white) of every code.
+) -> NDArray[np.uint8]:
+    """Compute the grey value (0 black to 255 white) of every code that occurs.
 
     Args:
         grey: The header's transformations.
@@ -234,7 +241,7 @@ def level_table(
     is_padding = np.zeros(codes.stored.size, bool)
     if grey.padding is not None:
         is_padding = (codes.stored >= grey.padding[0]) & (codes.stored <= grey.padding[1])
-        if codes.counts[is_padding].any():
+        if is_padding.any():
             notes.append("padding_excluded")
     if grey.modality_lut is not None:
         table, scale, offset, denominator = _look_up(grey.modality_lut, codes.stored), 1, 0, 1
@@ -250,24 +257,38 @@ def level_table(
     if isinstance(grey.voi, LookUpTable):
         if denominator != 1:
             notes.append("voi_lut_fractional_input")
-        inputs = (2 * (scale * table + offset) + denominator) // (2 * denominator)
-        levels = _rounded(_look_up(grey.voi, inputs), 1, 0, (1 << grey.voi.bits) - 1)
+        inputs = (2 * _affine(table, scale, offset) + denominator) // (2 * denominator)
+        distance = _from_middle(_look_up(grey.voi, inputs), 1, 0, (1 << grey.voi.bits) - 1)
     elif isinstance(grey.voi, Window) and grey.voi.function is VoiFunction.SIGMOID:
-        levels = _sigmoid(grey.voi, table, scale, offset, denominator)
+        distance = _sigmoid(grey.voi, table, scale, offset, denominator)
     else:
         low, span = _ramp(grey, codes, table, is_padding, pixels, notes)
         # (input - low) / span over one common denominator.
         a = scale * low.denominator * span.denominator
         b = (offset * low.denominator - low.numerator * denominator) * span.denominator
-        levels = _rounded(table, a, b, denominator * low.denominator * span.numerator)
+        distance = _from_middle(table, a, b, denominator * low.denominator * span.numerator)
     if grey.is_inverted:
-        levels = LEVEL_MAX - levels
-    levels[is_padding] = 0
-    return levels.astype(np.uint16)
+        distance = -distance
+    # To whole values away from the middle, which is odd, so a negative stays an exact negative; the
+    # middle itself (127.5) has no whole value and becomes 127 in either polarity.
+    steps = np.minimum(np.abs(distance) // 2, 127)
+    values = np.where(distance > 0, 128 + steps, 127 - steps)
+    values[is_padding] = 0
+    every = np.zeros(codes.possible, np.uint8)
+    every[codes.present] = values
+    return every
 
 
-def _look_up(table: LookUpTable, inputs: Integers) -> Integers:
-    return table.entries[np.clip(inputs - table.first, 0, table.entries.size - 1)]
+def _affine(table: Integers, a: int, b: int) -> Integers | NDArray[np.object_]:
+    """``a * table + b`` in 64-bit integers where that and 2**10 of it fit, else in Python's."""
+    largest = max(abs(int(table.min())), abs(int(table.max())))
+    if abs(a) * largest + abs(b) < 1 << 52:
+        return a * table + b
+    return a * table.astype(object) + b
+
+
+def _look_up(table: LookUpTable, inputs: Integers | NDArray[np.object_]) -> Integers:
+    return table.entries[np.clip(inputs - table.first, 0, table.entries.size - 1).astype(np.int64)]
 
 
 def _ramp(
@@ -290,7 +311,8 @@ def _ramp(
     intercept = Fraction(0) if grey.modality_lut is not None else grey.intercept
     if pixels.bits_stored <= 8 and grey.modality_lut is None:
         notes.append("full_range")
-        ends = int(codes.stored.min()), int(codes.stored.max())
+        lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
+        ends = lowest, lowest + (1 << pixels.bits_stored) - 1
     else:
         notes.append("percentile_window")
         ends = _percentiles(table, codes.counts * ~is_padding)
@@ -300,8 +322,8 @@ def _ramp(
 
 def _percentiles(table: Integers, counts: Integers) -> tuple[int, int]:
     """Values that leave the same number of pixels below and above; the extremes if those are equal."""
-    present = np.flatnonzero(counts)
-    order = present[np.argsort(table[present], kind="stable")]
+    counted = np.flatnonzero(counts)
+    order = counted[np.argsort(table[counted], kind="stable")]
     values, cumulated = table[order], np.cumsum(counts[order])
     if not values.size or values[0] == values[-1]:
         raise Refused("flat_image")
@@ -312,21 +334,21 @@ def _percentiles(table: Integers, counts: Integers) -> tuple[int, int]:
     return (low, high) if low < high else (int(values[0]), int(values[-1]))
 
 
-def _rounded(table: Integers, a: int, b: int, q: int) -> Integers:
-    """Level of the share ``(a * table + b) / q`` clipped to 0..1, rounded away from the middle.
+def _from_middle(table: Integers, a: int, b: int, q: int) -> Integers:
+    """Twice the distance from 127.5 of 255 times the share ``(a * table + b) / q``, clipped to 0..1.
 
-    Rounding is odd about one half, so the level of ``1 - share`` is exactly the complement.
+    Truncated towards the middle, but an exact zero stays the only zero: enough to round by.
     """
     common = gcd(a, b, q)
     a, b, q = a // common, b // common, q // common
-    largest = max(abs(int(table.min())), abs(int(table.max())))
-    fits = max(abs(a) * largest + abs(b), 4 * LEVEL_MAX * q) < 1 << 62
-    numbers = table if fits else table.astype(object)
-    share = np.clip(a * numbers + b, 0, q)  # of q
-    twice = (2 * share - q) * LEVEL_MAX  # 2 q times the distance from the middle, in levels
-    steps = (np.abs(twice) + q) // (2 * q)
-    levels = LEVEL_MAX // 2 + np.where(twice < 0, -steps, steps)
-    return np.asarray(levels, np.int64)
+    numbers = _affine(table, a, b)
+    if q >= 1 << 52:
+        numbers = numbers.astype(object)
+    share = np.clip(numbers, 0, q)  # of q
+    twice = (2 * share - q) * 255  # q times what is wanted
+    sign = np.where(twice < 0, -1, 1)
+    whole = np.abs(twice) // q
+    return np.asarray(np.where(twice == 0, 0, sign * np.maximum(whole, 1)), np.int64)
 
 
 def _sigmoid(window: Window, table: Integers, scale: int, offset: int, denominator: int) -> Integers:
@@ -334,6 +356,6 @@ def _sigmoid(window: Window, table: Integers, scale: int, offset: int, denominat
     a, b = scale * window.center.denominator, offset * window.center.denominator
     b -= window.center.numerator * denominator
     distance = (a * table.astype(object) + b) / (denominator * window.center.denominator)
-    share = np.tanh(2 * np.asarray(distance, np.float64) / float(window.width))
-    half = LEVEL_MAX // 2
-    return half + np.copysign(np.floor(np.abs(share) * half + 0.5), share).astype(np.int64)
+    share = 255 * np.tanh(2 * np.asarray(distance, np.float64) / float(window.width))
+    whole = np.maximum(np.floor(np.abs(share)), 1)
+    return np.where(share == 0, 0, np.copysign(whole, share)).astype(np.int64)

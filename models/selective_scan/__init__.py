@@ -70,7 +70,9 @@ def resolve_form(form: str, device: torch.device, dtype: torch.dtype) -> str:
             return "triton"
         return "chunked"
     if form not in _SCANS:
-        raise ValueError(f"unknown form of the selective scan {form!r}; choose one of auto, {', '.join(FORMS)}")
+        raise ValueError(
+            f"unknown form of the selective scan {form!r}; choose one of auto, {', '.join(FORMS)}"
+        )
     return form
 
 

@@ -20,8 +20,8 @@ from models.selective_scan.native import KernelUnavailable, library
 _TILE = 16  # channels a task, TILE in native/vector.h
 
 
-def call(name: str, *arguments: Tensor | int) -> None:
-    """Call a kernel on contiguous fp32 CPU tensors and integers, with as many threads as torch uses.
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Call a kernel on contiguous fp32 CPU tensors and numbers, with as many threads as torch uses.
 
     Raises:
         MemoryError: If the kernel could not get its scratch memory.
@@ -32,8 +32,12 @@ def call(name: str, *arguments: Tensor | int) -> None:
             assert argument.is_contiguous()
             assert argument.dtype == torch.float32
             converted.append(ctypes.c_void_p(argument.data_ptr()))
-        else:
+        elif isinstance(argument, int):
             converted.append(ctypes.c_int64(argument))
+        elif isinstance(argument, float):
+            converted.append(ctypes.c_float(argument))
+        else:
+            converted.append(ctypes.c_void_p(None))
     if getattr(library(), name)(*converted, ctypes.c_int(torch.get_num_threads())) != 0:
         raise MemoryError(f"{name} found no memory for its scratch")
 
@@ -107,7 +111,9 @@ def scan_compiled(
         KernelUnavailable: If the kernel cannot be built here.
     """
     if features.device.type != "cpu" or features.dtype != torch.float32:
-        raise ValueError(f"the compiled scan needs fp32 on the CPU, got {features.dtype} on {features.device}")
+        raise ValueError(
+            f"the compiled scan needs fp32 on the CPU, got {features.dtype} on {features.device}"
+        )
     output: Tensor = _CompiledScan.apply(features, projected, dt_weight, dt_bias, a_log, skip)
     return output
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from models.selective_scan import selective_scan
 from models.selective_scan.directions import K
 from models.vmamba.config import VMambaConfig
+from models.vmamba.fused import can_fuse, refine_fused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,25 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
+        convolutions = [block.op.conv2d for block in blocks]
+        self.fusible = all(layer is None or layer.kernel_size == (3, 3) for layer in convolutions)
 
-    def refine(self, tokens: Tensor) -> Tensor:
-        """Run the blocks on ``(B, H, W, C)``."""
+    @property
+    def form(self) -> str:
+        """Form of the selective scan."""
+        return next(self.typed_blocks()).op.form
+
+    def typed_blocks(self) -> Iterator[VSSBlock]:
+        """The blocks, in order."""
+        for block in self.blocks:
+            assert isinstance(block, VSSBlock)
+            yield block
+
+    def refine(self, tokens: Tensor, *, in_place: bool = False) -> Tensor:
+        """Run the blocks on ``(B, H, W, C)``; ``in_place`` allows ``tokens`` to be overwritten."""
+        if can_fuse(self, tokens):
+            tokens = tokens.contiguous()
+            return refine_fused(self, tokens if in_place else tokens.clone())
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
@@ -256,8 +273,11 @@ class VMamba(nn.Module):
                 module.form = form
         return self
 
-    def trace(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``patch_embed``, ``stage0`` ... with their maps ``(B, h, w, C)``, as they are computed."""
+    def trace(self, images: Tensor, *, in_place: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``patch_embed``, ``stage0`` ... with their maps ``(B, h, w, C)``, as they are computed.
+
+        ``in_place`` lets the first stage overwrite the patch embedding.
+        """
         if images.ndim != 4 or images.shape[1] != self.config.in_channels:
             raise ValueError(
                 f"expected images (B, {self.config.in_channels}, H, W), got {tuple(images.shape)}"
@@ -268,7 +288,8 @@ class VMamba(nn.Module):
         yield "patch_embed", tokens
         for index, stage in enumerate(self.layers):
             assert isinstance(stage, Stage)
-            tokens = stage.refine(tokens)
+            # From the second stage on the tokens are fresh from down-sampling and no one else's.
+            tokens = stage.refine(tokens, in_place=in_place or index > 0)
             yield f"stage{index}", tokens
             if stage.downsample is not None:
                 tokens = stage.downsample(tokens)
@@ -285,7 +306,7 @@ class VMamba(nn.Module):
         """
         stages: list[Tensor] = []
         tokens = images
-        for name, tokens in self.trace(images):
+        for name, tokens in self.trace(images, in_place=True):
             if return_stages and name != "patch_embed":
                 stages.append(tokens.permute(0, 3, 1, 2))
         height, width = tokens.shape[1:3]

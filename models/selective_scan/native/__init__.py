@@ -95,7 +95,9 @@ def _build(target: Path) -> None:
             raise KernelUnavailable(f"building the kernels took more than {_BUILD_TIMEOUT_S} s") from error
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
-            raise KernelUnavailable(f"the zig compiler refused the kernels: {said[0] if said else 'no message'}")
+            raise KernelUnavailable(
+                f"the zig compiler refused the kernels: {said[0] if said else 'no message'}"
+            )
         os.replace(built, target)
 
 
