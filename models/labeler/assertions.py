@@ -14,9 +14,11 @@ from models.pathologies import Pathology
 
 _STATE = re.compile(
     r"(?P<normal>(?<![a-z])normal\w*|unremarkable|within (?:the )?(?:\w+ )?limits|within range|"
-    r"not (?:\w+ )?(?:enlarged|widened|dilated|increased)|without (?:\w+ )?enlargement|not (?:appear )?enlarged|"
+    r"not (?:\w+ )?(?:enlarged|widened|dilated|increased)|without (?:\w+ )?enlargement|"
+    r"not (?:appear )?enlarged|"
     r"no (?:\w+ )?(?:enlargement|widening|abnormalit\w+|cardiac enlargement)|negative|intact)"
-    r"|(?P<large>(?<![a-z])enlarge\w*|prominen\w+|widen\w*|wide\b|dilat\w+|increased|large\b|larger|big\b|abnormal\w*|"
+    r"|(?P<large>(?<![a-z])enlarge\w*|prominen\w+|widen\w*|wide\b|dilat\w+|increased|large\b|larger|big\b|"
+    r"abnormal\w*|"
     r"generous|globular|cardiomegaly)"
     r"|(?P<doubt>borderline|mildly accentuated|accentuat\w+|magnif\w+|exaggerat\w+)"
 )
@@ -152,11 +154,11 @@ def _names_finding(piece: str) -> bool:
 
 
 def _organ_state(text: str, start: int, end: int) -> Label:
-    """Whether the heart or the mediastinum is said to be large; ``ABSENT`` when nothing is said of its size."""
+    """Whether the heart or mediastinum is said to be large; ``ABSENT`` when its size is not told."""
     left_edge = max((match.end() for match in _CLAUSE_END.finditer(text, 0, start)), default=0)
     stop = _CLAUSE_END.search(text, end)
     right_edge = stop.start() if stop else len(text)
-    before = [match for match in _STATE.finditer(text, left_edge, start)]
+    before = list(_STATE.finditer(text, left_edge, start))
     if (
         before
         and len(text[before[-1].end() : start].split()) <= 3

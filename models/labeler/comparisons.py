@@ -10,111 +10,119 @@ from __future__ import annotations
 
 import re
 
-from models.labeler.labels import Label
 from models.labeler.assertions import assertions
+from models.labeler.comparison_words import (
+    ADV,
+    CHANGE,
+    DIMENSION,
+    HISTORY,
+    NOT_RESIDUAL,
+    PRIOR,
+    RESIDUAL,
+    SIGNAL,
+    STUDY,
+    TAIL,
+    VERB,
+)
+from models.labeler.labels import Label
 from models.labeler.sentences import split_sentences
-
-_ADV = (
-    r"(?:(?:slightly|mildly|minimally|moderately|markedly|significantly|substantially|essentially|grossly|"
-    r"relatively|largely|overall|somewhat|generally|now|also|probably|completely|partially|nearly|much|subtly|"
-    r"newly|interval|otherwise|very|perhaps|likely|further|a little|little|not significantly|still|clinically|"
-    r"mostly|roughly|fairly|radiographically|again) )*"
-)
-_STUDY = (
-    r"(?:radiographs?|radiography|stud(?:y|ies)|exam(?:ination)?s?|films?|images?|imaging|x-?rays?|cxrs?|ct(?: scans?)?|"
-    r"scans?|comparisons?|views?|chest(?! (?:x|ct|cxr|radio|film|stud|exam|scan|image))|priors?|reports?|tomogra\w+|one|day)"
-)
-_DATE = (
-    r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:\d{1,2} )?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?(?: \d{1,2})?"
-    r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|yesterday|last (?:week|month|year|night)|earlier today|"
-    r"(?:one|two|three|four|five|six|seven|several|\d+) (?:hours?|days?|weeks?|months?|years?) (?:ago|earlier|prior|before))"
-)
-_OLD = r"(?:prior|previous|earlier|preceding|last|most recent|recent|old|older|outside|comparison|initial|baseline|remote)"
-_PRIOR = (
-    rf"(?:(?:the|a|an|any|his|her|patient's|multiple|several|that)? ?(?:{_OLD} )+(?:(?:\w+|\d+[-/]\d+[-/]\d+) ){{0,3}}?{_STUDY}\b"
-    rf"|(?:the )?(?:prior|previous|priors|comparison)(?=$|[,.;:)]| (?:and|with|but|no|there|given|from|of) )|(?:the )?{_STUDY} (?:from|of|dated|performed) (?:on )?{_DATE}|{_DATE})"
-)
-_TAIL = rf"(?:(?:,)? (?:from|of|dated|performed|obtained|done|on|at|taken)(?: on)?(?: approximately)? {_DATE}| {_DATE})*"
-_CHANGE = (
-    r"(?:unchanged|stable|similar|same|improved|improving|worse|worsened|worsening|better|increased|increasing|decreased|"
-    r"decreasing|diminished|larger|smaller|bigger|progressed|changed|not changed|enlarging|regressed|resolving|"
-    r"more (?:prominent|conspicuous|pronounced|extensive|evident|confluent)|less (?:prominent|conspicuous|pronounced|"
-    r"extensive|evident|confluent)|persistent|new|reduced|evolving)"
-)
-_DIMENSION = (
-    r"(?: (?:in|with respect to) (?:size|appearance|position|extent|degree|configuration|severity|volume|number|"
-    r"distribution|location|contour|density|conspicuity|opacity|prominence|size and \w+|overall \w+|shape|the \w+ (?:lung|base|lobe)))?"
-)
-_VERB = r"(?:is|are|was|were|has|have|had|remains?|appears?|looks?|seems?|shows?|demonstrates?|persists?)"
 
 _START_COMPARISON = re.compile(
     rf"^(?:(?:as|when) )?(?:compared|in comparison|comparing|comparison is made|relative|in contrast)"
-    rf"(?: (?:to|with))?(?: {_PRIOR}{_TAIL})?(?:, | and (?=there)|(?= there| the ))",
+    rf"(?: (?:to|with))?(?: {PRIOR}{TAIL})?(?:, | and (?=there)|(?= there| the ))",
     re.I,
 )
 _START_SINCE = re.compile(
     rf"^(?:since|in the interval|in the interim|interval|from|as on|as noted on|as before|again|once again|"
-    rf"as previously (?:seen|noted|described))(?: (?:since )?{_PRIOR}{_TAIL})?,? (?=there|the|a |an |no )|^interval:? ",
+    rf"as previously (?:seen|noted|described))(?: (?:since )?{PRIOR}{TAIL})?,? (?=there|the|a |an |no )|"
+    rf"^interval:? ",
     re.I,
 )
 _PHRASES = re.compile(
-    rf",? ?\(?\b(?:which (?:is|was|were) )?not (?:\w+ly )?(?:seen|visuali[sz]ed|present|noted|identified|evident) (?:on|in) {_PRIOR}{_TAIL}"
-    rf"|,? ?\(?\b(?:without|with no|with little) (?:\w+ )*?(?:change|comparison studies|comparisons?|prior studies)\b"
-    rf"|,? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|from))? {_PRIOR}{_TAIL}"
-    rf"|(?:since|from|than|than on|than in|on|to|with|as on|as in|as seen on|as noted on|seen on|noted on|present on|over) {_PRIOR}{_TAIL}"
-    rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:last|past) (?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
-    rf"|as (?:before|seen previously|noted previously|previously (?:seen|noted|described|demonstrated)|previously)|than before|from before|"
-    rf"compared to before|in comparison|for comparison|previously(?: (?:seen|noted|described|demonstrated))?)\b\)?",
+    rf",? ?\(?\b(?:which (?:is|was|were) )?not (?:\w+ly )?(?:seen|visuali[sz]ed|present|noted|identified|"
+    rf"evident) (?:on|in) {PRIOR}{TAIL}"
+    rf"|,? ?\(?\b(?:without|with no|with little) (?:\w+ )*?(?:change|comparison studies|comparisons?|"
+    rf"prior studies)\b"
+    rf"|,? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|"
+    rf"from))? {PRIOR}{TAIL}"
+    rf"|(?:since|from|than|than on|than in|on|to|with|as on|as in|as seen on|as noted on|seen on|noted on|"
+    rf"present on|over) {PRIOR}{TAIL}"
+    rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:last|"
+    rf"past) (?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
+    rf"|as (?:before|seen previously|noted previously|previously (?:seen|noted|described|demonstrated)|"
+    rf"previously)|than before|from before|"
+    rf"compared to before|in comparison|for comparison|previously(?: (?:seen|noted|described|"
+    rf"demonstrated))?)\b\)?",
     re.I,
 )
 _PREVIOUSLY = re.compile(
-    rf"(?<!is )(?<!are )\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|visuali[sz]ed|mentioned|reported|"
+    r"(?<!is )(?<!are )\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|"
+    r"visuali[sz]ed|mentioned|reported|"
     r"known|present|questioned)\b (?=[a-z0-9])",
     re.I,
 )
 _AGAIN_SEEN = re.compile(
-    r"^(?:again|once again|still|re-?)(?: is| are)? ?(?:seen|noted|demonstrated|identified|visuali[sz]ed)(?: again)?(?: (?P<be>is|are))?,? (?=\w)"
+    r"^(?:again|once again|still|re-?)(?: is| are)? ?(?:seen|noted|demonstrated|identified|"
+    r"visuali[sz]ed)(?: again)?(?: (?P<be>is|are))?,? (?=\w)"
     r"|^(?:there (?:is|are) )?redemonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
     re.I,
 )
 _DROP = re.compile(
-    rf"^(?:comparison\b|compared (?:to|with) {_PRIOR}|(?:there (?:is|are|has been|have been) )?no (?:\w+ )*?(?:change|changes|difference)s?\b"
-    rf"(?! (?:in|of|to) )|there (?:is|are|has been|have been) no (?:\w+ )*?change\b(?! in)|no prior|no previous|there (?:is|are) no (?:prior|previous|comparison)|"
-    rf"(?:un)?changed$|{_ADV}(?:stable|unchanged|similar)(?: \w+)? (?:chest|exam\w*|stud\w+|appearance|radiograph\w*|x-?ray|findings?|examination)\b(?=$|,| without| compared| since| from| with no| of the chest| for|:).*$|"
-    rf"(?:stable|unchanged|improved|worsened|new)$|(?:follow-?up|interval follow-?up)$|interval change\b|prior (?:exam|stud|film|radiograph|chest)\w*)"
-    rf"|\b(?:resolved|resolution|cleared|no longer|has been removed|have been removed|was removed|were removed|been extubated|extubation|"
-    rf"interval removal|removal of|interval clearing|near[- ]complete clearing)\b|\bprior (?:\w+ )?{_STUDY} (?:is|are|was|were) (?:not )?available",
+    rf"^(?:comparison\b|compared (?:to|with) {PRIOR}|(?:there (?:is|are|has been|"
+    rf"have been) )?no (?:\w+ )*?(?:change|changes|difference)s?\b"
+    rf"(?! (?:in|of|to) )|there (?:is|are|has been|have been) no (?:\w+ )*?change\b(?! in)|no prior|"
+    rf"no previous|there (?:is|are) no (?:prior|previous|comparison)|"
+    rf"(?:un)?changed$|{ADV}(?:stable|unchanged|similar)(?: \w+)? (?:chest|exam\w*|stud\w+|appearance|"
+    rf"radiograph\w*|x-?ray|findings?|examination)\b(?=$|,| without| compared| since| from| with no|"
+    rf" of the chest| for|:).*$|"
+    rf"(?:stable|unchanged|improved|worsened|new)$|(?:follow-?up|interval follow-?up)$|interval change\b|"
+    rf"prior (?:exam|stud|film|radiograph|chest)\w*)"
+    rf"|\b(?:resolved|resolution|cleared|no longer|has been removed|have been removed|was removed|"
+    rf"were removed|been extubated|extubation|"
+    rf"interval removal|removal of|interval clearing|near[- ]complete clearing)\b|"
+    rf"\bprior (?:\w+ )?{STUDY} (?:is|are|was|were) (?:not )?available",
     re.I,
 )
 _NO_CHANGE_IN = re.compile(
-    r"^(?:there (?:is|are|has been|have been) )?(?:no|without|little|minimal)(?: \w+)*? (?:changes?|increase|decrease|difference|"
-    r"improvement|worsening|progression) (?:(?:in|of|to) )?(?:(?:the )?(?:size|appearance|extent|degree|position|severity)"
+    r"^(?:there (?:is|are|has been|have been) )?(?:no|without|little|minimal)(?: \w+)*? (?:changes?|"
+    r"increase|decrease|difference|"
+    r"improvement|worsening|progression) (?:(?:in|of|to) )?(?:(?:the )?(?:size|appearance|extent|degree|"
+    r"position|severity)"
     r"(?: and \w+)? of )?(?:the )?(?P<what>.+)$",
     re.I,
 )
 _INTERVAL_CHANGE = re.compile(
-    rf"^(?P<there>there (?:is|are|has been|have been) )?(?:an? |the )?{_ADV}(?:interval |slight |mild |minimal |marked |significant |moderate |some |further |apparent )*"
-    rf"(?P<kind>increase|decrease|worsening|improvement|enlargement|progression|change|placement|insertion|development|appearance|"
-    rf"advancement|reduction|repositioning|growth|exchange)s? (?:in|of)(?: (?:the )?(?:size|appearance|extent|degree|position|"
+    rf"^(?P<there>there (?:is|are|has been|have been) )?(?:an? |the )?{ADV}(?:interval |slight |mild |"
+    rf"minimal |marked |significant |moderate |some |further |apparent )*"
+    rf"(?P<kind>increase|decrease|worsening|improvement|enlargement|progression|change|placement|insertion|"
+    rf"development|appearance|"
+    rf"advancement|reduction|repositioning|growth|exchange)s? (?:in|of)(?: (?:the )?(?:size|appearance|"
+    rf"extent|degree|position|"
     rf"severity|volume|number)(?: and \w+)? of)? (?P<what>.+)$",
     re.I,
 )
 _PREDICATE = re.compile(
-    rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|have)(?: not)? )"
-    rf"{_ADV}{_CHANGE}{_DIMENSION}(?: {_ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or| given| for|;).*)?$",
+    rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|"
+    rf"have)(?: not)? )"
+    rf"{ADV}{CHANGE}{DIMENSION}(?: {ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or|"
+    rf" given| for|;).*)?$",
     re.I,
 )
 _HAS_CHANGED = re.compile(
-    rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{_ADV})(?:increased|decreased|improved|worsened|progressed|enlarged|diminished|grown|"
-    rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|evolved)(?: \w+ly)?{_DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
+    rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{ADV})(?:increased|decreased|improved|worsened|"
+    rf"progressed|enlarged|diminished|grown|"
+    rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|"
+    rf"evolved)(?: \w+ly)?{DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
     re.I,
 )
 _PERSISTS = re.compile(
-    r"^(?P<what>.+?) (?:persists?|continues?|remains?)(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$",
+    r"^(?P<what>.+?) (?:persists?|continues?|remains?)"
+    r"(?P<rest>(?:,| and| with| at| in| within| along)\b.*)?$",
     re.I,
 )
 _TRAILING = re.compile(
-    rf",? ?[(]?(?<=[ ,(])\b{_ADV}(?<!be )(?<!no ){_CHANGE}(?: appearance| position|{_DIMENSION})[)]?(?=$|,|;|\)| and (?:no|the|there)\b)",
+    rf",? ?[(]?(?<=[ ,(])\b{ADV}(?<!be )(?<!no ){CHANGE}(?: appearance| position|{DIMENSION})[)]?(?=$|,|"
+    rf";|\)| and (?:no|the|there)\b)",
     re.I,
 )
 _REMAINS = re.compile(
@@ -122,73 +130,52 @@ _REMAINS = re.compile(
 )
 _CONTINUES = re.compile(r"\bcontinues? to (?=[a-z])", re.I)
 _STILL = re.compile(
-    r"\b(?:still|again|once again|now|newly|persistently|progressively|interval|re-?demonstrated) (?=[a-z])|,? (?:once )?again\b",
+    r"\b(?:still|again|once again|now|newly|persistently|progressively|interval|"
+    r"re-?demonstrated) (?=[a-z])|,? (?:once )?again\b",
     re.I,
 )
 _PRENOUN = re.compile(
-    rf"(?:\bbut )?\b{_ADV}(?:(?:stable|unchanged|similar)(?:[- ]appearing)?|persistent|persisting|new|interval|increasing|decreasing|improved|improving|worsened|worsening|"
-    rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|recurrent|"
-    rf"previous|more prominent|less prominent|larger|smaller)(?:,| and| or)? (?!(?:on|than|at|in)\b)(?=[a-z0-9])",
+    rf"(?:\bbut )?\b{ADV}(?:(?:stable|unchanged|similar)(?:[- ]appearing)?|persistent|persisting|new|"
+    rf"interval|increasing|decreasing|improved|improving|worsened|worsening|"
+    rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|"
+    rf"recurrent|"
+    rf"previous|more prominent|less prominent|larger|smaller)(?:,| and| or)? (?!(?:on|than|at|"
+    rf"in)\b)(?=[a-z0-9])",
     re.I,
 )
 _PRENOUN_SIZE = re.compile(
-    rf"\b{_ADV}(?:increased|decreased|diminished|reduced) (?=(?:(?:the|a|an|in|size|of|left|right|bilateral|small|large|moderate|mild|pleural|lower|"
-    rf"upper|middle|lobe|basilar|bibasilar|pulmonary|interstitial|apical|hilar|perihilar) )*(?:effusions?|atelecta|consolid|edema|pneumothora|nodul|mass|"
+    rf"\b{ADV}(?:increased|decreased|diminished|reduced) (?=(?:(?:the|a|an|in|size|of|left|right|"
+    rf"bilateral|small|large|moderate|mild|pleural|lower|"
+    rf"upper|middle|lobe|basilar|bibasilar|pulmonary|interstitial|apical|hilar|perihilar) )*(?:effusions?|"
+    rf"atelecta|consolid|edema|pneumothora|nodul|mass|"
     rf"cardiomegal|pneumonia|infiltrat|airspace))",
     re.I,
 )
-_HISTORY = re.compile(
-    r"\b(?:prior|previous|old|remote)(?= (?:\w+ ){0,2}(?:granulom|surg|sternotom|cabg|fractur|infect|tubercul|histoplas|trauma|resect|lobectom|"
-    r"mastectom|thoracotom|procedure|bypass|operat|cholecyst|intervention|fusion|injur|infarct|radiation|inflamm|rib|valve|disease|asbestos|healed|"
-    r"vertebro|kypho|pneumonect|median|coronary|aortic|thoracic|spin|arthroplast|repair|biops|wedge|hist))",
-    re.I,
-)
-_RESIDUAL = re.compile(
-    r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|improv\w+|worse\w*|new|newly|(?:increase|decrease)s? in|"
-    r"persist\w*|resol\w+|remains?|increasing|decreasing|redemonstrat\w+|similar|no longer|progress\w+|earlier|"
-    r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|baseline|"
-    r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
-    r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|(?:as|than|from) before)\b",
-    re.I,
-)
-_SIGNAL = re.compile(
-    rf"{_RESIDUAL.pattern}|\b(?:increased|decreased|reduced|removed|removal|cleared|extubat\w+|grown|diminished|prominent than)\b",
-    re.I,
-)
-_NOT_RESIDUAL = re.compile(
-    r"\bmay progress|stable (?:patient|condition)|in no way|degenerative changes?|chang(?:e|es) (?:of|in) the (?:\w+ )?(?:spine|shoulder)|"
-    r"(?:degenerative|chronic|interstitial|fibrotic|emphysematous|postoperative|post[- ]?surgical|surgical|bony|arthritic|atherosclerotic|atelectatic|"
-    r"hypertrophic|osteoarthritic|cystic|inflammatory|scarring|parenchymal|pleural|granulomatous|fibrocystic|bronchitic|senescent|hyperinflat\w+|"
-    r"spondylotic|spondylitic|lung|disc|disk|copd|osseous|spinal|skeletal|age[- ]related|productive|calcific|infectious) (?:\w+ )?changes?|"
-    r"changes? (?:are |is )?(?:of|consistent with|compatible with|related to|suggesting|suggestive|throughout|within|at|involving|seen|noted|present|identified)|"
-    r"rather than|other than|less than|more than|greater than|larger than \d|smaller than \d|better seen|"
-    r"(?:worse|more|greater|less|larger|smaller|increased) (?:\w+ )?(?:on|at|in) the (?:left|right|bases?)|"
-    r"\b(?:left|right|bases?|apex|side|sided|lungs?|lobes?)(?:-sided)? (?:is |are )?(?:worse|larger|smaller|more|less|greater) than"
-    r"(?: the| on the| at the)? \w+|\b(?:right|left) than (?:the )?(?:right|left)|more on (?:the )?(?:right|left)[ -]than|"
-    r"\bincreased? in (?:ap|transverse|density)",
-    re.I,
-)
 _ABOUT_PRIOR = re.compile(
-    rf"^(?:on|in|at the time of) (?!comparison){_PRIOR}{_TAIL}(?: \([^)]*\))?,? (?!there (?:is|are))", re.I
+    rf"^(?:on|in|at the time of) (?!comparison){PRIOR}{TAIL}(?: \([^)]*\))?,? (?!there (?:is|are))", re.I
 )
 _GONE_WITH = re.compile(
-    r"^(?:there has been )?(?:interval )?(?:removal|resolution|clearing) of [^,]*?(?:,(?: with| and)?| with) (?P<rest>.+)$",
+    r"^(?:there has been )?(?:interval )?(?:removal|resolution|clearing) of [^,]*?(?:,(?: with| and)?|"
+    r" with) (?P<rest>.+)$",
     re.I,
 )
 _IN_POSITION = re.compile(
-    rf"\bin (?:an? |the )?{_ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b",
+    rf"\bin (?:an? |the )?{ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b",
     re.I,
 )
 _APPEARANCE_OF = re.compile(
-    rf"\b(?:an? |the )?{_ADV}(?:stable|unchanged|similar) (?:position|positioning|appearance|configuration|size|extent|location)s? of (?:the )?(?=[a-z])",
+    rf"\b(?:an? |the )?{ADV}(?:stable|unchanged|similar) (?:position|positioning|appearance|configuration|"
+    rf"size|extent|location)s? of (?:the )?(?=[a-z])",
     re.I,
 )
 _NORMAL_AND_STABLE = re.compile(
     r"\b(normal|unremarkable|clear|enlarged|small|large) (?:and|but) (?:stable|unchanged)\b", re.I
 )
 _BARE_ORGAN = re.compile(
-    r"^(?:there (?:is|are) |(?:frontal|lateral|pa|two|the) .*(?:show|demonstrate)s? )?(?:an? |the )?(?:and|size|of the|cardiac|cardio-?mediastin\w+|mediastin\w+|"
-    r"heart|hilar|silhouettes?|contours?|lungs?|volumes?|appearance|examination|chest|study|position|configuration|superior|"
+    r"^(?:there (?:is|are) |(?:frontal|lateral|pa|two|the) .*(?:show|demonstrate)s? )?(?:an? |the )?(?:and|"
+    r"size|of the|cardiac|cardio-?mediastin\w+|mediastin\w+|"
+    r"heart|hilar|silhouettes?|contours?|lungs?|volumes?|appearance|examination|chest|study|position|"
+    r"configuration|superior|"
     r"pulmonary|vascularity|vasculature|structures?|bony|osseous|thorax|x{3,}|[ ,])+$",
     re.I,
 )
@@ -219,7 +206,7 @@ def strip_comparisons(report: str) -> str:
 
 
 def _clean_sentence(sentence: str) -> str:
-    if not _SIGNAL.search(sentence):
+    if not SIGNAL.search(sentence):
         return sentence
     pieces = _CLAUSE.split(sentence)
     kept: list[tuple[str, str]] = []
@@ -241,14 +228,14 @@ def _coordinate(clause: str) -> list[str]:
     """Cut "A is b and C is d" in two; "A and B are c" stays whole."""
     for match in _AND.finditer(clause):
         left, right = clause[: match.start()], clause[match.end() :]
-        has_verb = re.search(rf"\b{_VERB}\b", left, re.I)
-        if has_verb and re.search(rf"\b{_VERB}\b", right, re.I) and not re.match(rf"{_VERB}\b", right, re.I):
+        has_verb = re.search(rf"\b{VERB}\b", left, re.I)
+        if has_verb and re.search(rf"\b{VERB}\b", right, re.I) and not re.match(rf"{VERB}\b", right, re.I):
             return [left, *_coordinate(right)]
     return [clause]
 
 
 def _clean_clause(clause: str) -> str:
-    if not _SIGNAL.search(_NOT_RESIDUAL.sub("", _HISTORY.sub("", clause))):
+    if not SIGNAL.search(NOT_RESIDUAL.sub("", HISTORY.sub("", clause))):
         return clause
     if _ABOUT_PRIOR.match(clause):
         return ""
@@ -291,7 +278,7 @@ def _clean_clause(clause: str) -> str:
 
 
 def _compares(text: str) -> bool:
-    return bool(_RESIDUAL.search(_NOT_RESIDUAL.sub("", _HISTORY.sub("", text))))
+    return bool(RESIDUAL.search(NOT_RESIDUAL.sub("", HISTORY.sub("", text))))
 
 
 def _rewrite_change(text: str) -> str:
@@ -313,8 +300,9 @@ def _rewrite_change(text: str) -> str:
             if what.lower().startswith(("there is ", "there are ")) and _is_finding(what):
                 return what + rest
             joined = re.match(
-                rf"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |severely )?(?:enlarged|prominent|normal|tortuous|"
-                rf"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)",
+                r"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |"
+                r"severely )?(?:enlarged|prominent|normal|tortuous|"
+                r"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)",
                 rest,
                 re.I,
             )

@@ -45,23 +45,31 @@ _ADV = r"(?:\w+ly |now |longer |also |yet )?"
 _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
     (
         Cue.PSEUDO,
-        r"(?:no|without|not)(?: (?:significant|appreciable|substantial|definite|convincing|obvious|marked|real|"
+        r"(?:no|without|not)(?: (?:significant|appreciable|substantial|definite|convincing|obvious|marked|"
+        r"real|"
         r"much|evidence of|interval|major|large|gross|xxxx|acute|any|suspicious))* "
         r"(?:changed?|increased?|decreased?|worsening|improvement|improved|progression|difference|worse)\b"
         r"(?: (?:in|of|from|to|since)\b)?"
-        r"|(?:is|are|has|have)(?: been)? not (?:\w+ly )?(?:changed|increased|decreased|improved|worsened|progressed|resolved|"
-        r"cleared|enlarged since)|not only|not necessarily|not (?:well|optimally|adequately|completely|entirely|fully) "
-        r"(?:seen|visuali[sz]ed|evaluated|assessed|included|demonstrated|imaged)|no prior|no previous|no comparison|"
+        r"|(?:is|are|has|have)(?: been)? not (?:\w+ly )?(?:changed|increased|decreased|improved|worsened|"
+        r"progressed|resolved|"
+        r"cleared|enlarged since)|not only|not necessarily|not (?:well|optimally|adequately|completely|"
+        r"entirely|fully) "
+        r"(?:seen|visuali[sz]ed|evaluated|assessed|included|demonstrated|imaged)|no prior|no previous|"
+        r"no comparison|"
         r"without comparison|not included",
     ),
     (
         Cue.DOUBT_AFTER,
-        rf"(?:cannot|can not|can't|could not|may not|not)(?: \w+ly)? (?:{_BE} )?(?:\w+ly )?(?:excluded|ruled out)"
+        rf"(?:cannot|can not|can't|could not|may not|not)(?: \w+ly)? (?:{_BE} )?(?:\w+ly )?(?:excluded|"
+        rf"ruled out)"
         rf"|(?:is|are) (?:difficult|hard|impossible) to (?:exclude|rule out|assess)"
-        rf"|(?:is|are|was|were) (?:also )?(?:\w+ly )?(?:possible|suspected|questioned|questionable|likely|probable|"
+        rf"|(?:is|are|was|were) (?:also )?(?:\w+ly )?(?:possible|suspected|questioned|questionable|likely|"
+        rf"probable|"
         rf"considered|suggested|favou?red|a possibility|a concern|in the differential|not certain|equivocal)"
-        rf"|(?:may|might|could|would) (?:also |well )?be (?:present|considered|possible|there|obscured|missed)"
-        rf"|(?:should|must) be (?:considered|excluded|suspected)|remains? (?:possible|a possibility|a consideration)"
+        rf"|(?:may|might|could|would) (?:also |well )?be (?:present|considered|possible|there|obscured|"
+        rf"missed)"
+        rf"|(?:should|must) be (?:considered|excluded|suspected)|remains? (?:possible|a possibility|"
+        rf"a consideration)"
         rf"|not excluded|(?<=[a-z] )(?:suspected|questioned|difficult to (?:\w+ly )?exclude)(?=$|,)",
     ),
     (
@@ -77,7 +85,8 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         r"(?:may|might|could|can)(?: (?:also|well|possibly|just|simply|partially|in part|still))* "
         r"(?:be|represent|reflect|indicate|relate|suggest|correspond|have|signify|mean|mimic|simulate)\w*"
         r"(?: (?:due|secondary|related|attributable|caused by)(?: to)?)?"
-        r"|maybe(?: due to)?|possibly(?: due to| secondary to)?|potential\w*|question(?: of)?|consider\b|either\b|favou?r\w*"
+        r"|maybe(?: due to)?|possibly(?: due to| secondary to)?|potential\w*|question(?: of)?|consider\b|"
+        r"either\b|favou?r\w*"
         r"|vs\b\.?|versus",
     ),
     (
@@ -86,34 +95,45 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
     ),
     (
         Cue.HISTORY,
-        r"(?:known |prior |past |previous |medical |clinical )*(?:history|hx)(?: of)?|h/o|evaluat\w+ for|assess\w* for|"
-        r"(?:to|and) (?:exclude|rule out|evaluate|assess|document|ensure|confirm)|rule out|r/o|status post|s/p|"
+        r"(?:known |prior |past |previous |medical |clinical )*(?:history|hx)(?: of)?|h/o|evaluat\w+ for|"
+        r"assess\w* for|"
+        r"(?:to|and) (?:exclude|rule out|evaluate|assess|document|ensure|confirm)|rule out|r/o|status post|"
+        r"s/p|"
         r"symptoms of|differential\w*|if\b|on (?:a |the )?(?:prior|previous)",
     ),
     (
         Cue.DENY_AFTER,
         rf"(?:{_BE}|has|have|had|can|could)(?: been)? (?:no longer|not|never)(?: {_BE})? {_ADV}{_SEEN}?"
         rf"|not (?:\w+ly )?(?:{_BE} )?{_SEEN}|no longer \w+"
-        rf"|(?:{_BE}|has|have|had)(?: been)? (?:since |now |nearly |almost |completely |essentially |largely |interval )*"
-        rf"(?:absent|resolved|cleared|removed|excluded|ruled out|negative|withdrawn|disappeared|extracted|evacuated|drained)\b"
-        rf"|(?<=[a-z] )(?:resolved|disappeared)\b(?! [a-z])|(?:is|are) (?:unremarkable|unlikely)|: (?:none|absent|negative|no)\b",
+        rf"|(?:{_BE}|has|have|had)(?: been)? (?:since |now |nearly |almost |completely |essentially |"
+        rf"largely |interval )*"
+        rf"(?:absent|resolved|cleared|removed|excluded|ruled out|negative|withdrawn|disappeared|extracted|"
+        rf"evacuated|drained)\b"
+        rf"|(?<=[a-z] )(?:resolved|disappeared)\b(?! [a-z])|(?:is|are) (?:unremarkable|unlikely)|: (?:none|"
+        rf"absent|negative|no)\b",
     ),
     (
         Cue.DENY_BEFORE,
-        r"no\b|not\b|without\b|negative (?:for|chest)|(?:free|clear|cleared|devoid) (?:of|from)|absen(?:ce|t)(?: of)?|"
-        r"lack of|neither|nor\b|never|den(?:y|ies|ied)|resolution of|resolved|resolving of|removal of|clearing of|"
+        r"no\b|not\b|without\b|negative (?:for|chest)|(?:free|clear|cleared|devoid) (?:of|from)|absen(?:ce|"
+        r"t)(?: of)?|"
+        r"lack of|neither|nor\b|never|den(?:y|ies|ied)|resolution of|resolved|resolving of|removal of|"
+        r"clearing of|"
         r"clearance of|rather than|instead of|fails? to|unremarkable for|exclud(?:es|ed|ing)|rules out|non\b",
     ),
     (
         Cue.STOP,
-        r";|\bbut\b|however|although|(?<=[, ])though\b|except(?: for)?|aside from|apart from|other than|which|despite|"
-        r"there (?:is|are|has|have|was|were|may|remains?)|while|whereas|secondary to|due to|because|otherwise|yet\b|"
+        r";|\bbut\b|however|although|(?<=[, ])though\b|except(?: for)?|aside from|apart from|other than|"
+        r"which|despite|"
+        r"there (?:is|are|has|have|was|were|may|remains?)|while|whereas|secondary to|due to|because|"
+        r"otherwise|yet\b|"
         r"with (?=(?:a |an |the )?(?:mild|small|minimal|moderate|large|stable|unchanged|left|right|bilateral|"
         r"associated|adjacent|tip|persistent))|in (?:a patient|the setting)|"
-        r"(?<=, )(?:with |and )?(?:(?:a|an|the|some|mild(?:ly)?|minimal(?:ly)?|small|trace|tiny|slight(?:ly)?|moderate(?:ly)?|"
+        r"(?<=, )(?:with |and )?(?:(?:a|an|the|some|mild(?:ly)?|minimal(?:ly)?|small|trace|tiny|"
+        r"slight(?:ly)?|moderate(?:ly)?|"
         r"stable|unchanged|improved|persistent|worsening|increased|low|possible|probable|left|right|"
         r"bilateral|scattered|chronic|old|healed) )|"
-        r"\band (?=(?:mild(?:ly)?|minimal(?:ly)?|small|trace|tiny|slight(?:ly)?|moderate(?:ly)?|stable|unchanged|"
+        r"\band (?=(?:mild(?:ly)?|minimal(?:ly)?|small|trace|tiny|slight(?:ly)?|moderate(?:ly)?|stable|"
+        r"unchanged|"
         r"persistent|possible|probable|the|a|an|improved|worsening) )|status post",
     ),
 )

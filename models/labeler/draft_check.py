@@ -20,26 +20,38 @@ _LUNGS = (_P.LUNG_OPACITY, _P.CONSOLIDATION, _P.PNEUMONIA, _P.EDEMA, _P.ATELECTA
 _ACUTE = (_P.CONSOLIDATION, _P.PNEUMONIA, _P.EDEMA, _P.PNEUMOTHORAX, _P.PLEURAL_EFFUSION)
 _ALL_ABNORMAL = tuple(p for p in PATHOLOGIES if p not in (_P.NO_FINDING, _P.SUPPORT_DEVICES))
 _VERB = r"(?: (?:is|are|appear|appears|remain|remains))?"
-_MILD = r"(?: (?:both|bilaterally|grossly|well|normally|fully|expanded|inflated|aerated|and|symmetrically|otherwise))*"
+_MILD = (
+    r"(?: (?:both|bilaterally|grossly|well|normally|fully|expanded|inflated|aerated|and|symmetrically|"
+    r"otherwise))*"
+)
 
 # A sentence of normality denies pathologies that it does not name.
 _IMPLIED: tuple[tuple[re.Pattern[str], tuple[Pathology, ...]], ...] = (
-    (re.compile(rf"\b(?:lungs?|lung (?:fields|zones)|parenchyma)\b{_VERB}{_MILD} (?:clear|normal|unremarkable)\b"
+    (re.compile(rf"\b(?:lungs?|lung (?:fields|zones)|parenchyma)\b{_VERB}{_MILD} (?:clear|normal|"
+    rf"unremarkable)\b"
                 r"(?! (?:of|from|except|apart))|\bclear lungs?\b"), _LUNGS),
     (re.compile(r"\bno (?:\w+ )?(?:acute|active) (?:or \w+ )?(?:radiographic )?"
-                r"(?:cardio-?pulmonary|cardiac|pulmonary|intrathoracic|thoracic|chest|disease|process|abnormalit\w+|"
+                r"(?:cardio-?pulmonary|cardiac|pulmonary|intrathoracic|thoracic|chest|disease|process|"
+                r"abnormalit\w+|"
                 r"finding\w*)"), _ACUTE),
-    (re.compile(r"\b(?:normal|unremarkable|negative) (?:frontal |pa |ap |portable )?(?:chest|radiograph|x-?ray|"
-                r"examination|exam|study)\b|\bchest (?:radiograph |x-?ray |film |examination )?(?:is |appears )?"
-                r"(?:normal|unremarkable|negative)\b|^no (?:\w+ )?(?:abnormalit\w+|abnormal findings?|findings?)"
-                r"(?: (?:is|are|seen|identified|detected).*)?$|\bno (?:radiographic |thoracic )?abnormalit\w+ "
+    (re.compile(r"\b(?:normal|unremarkable|negative) (?:frontal |pa |ap |portable )?(?:chest|radiograph|"
+    r"x-?ray|"
+                r"examination|exam|study)\b|\bchest (?:radiograph |x-?ray |film |examination )?(?:is |"
+                r"appears )?"
+                r"(?:normal|unremarkable|negative)\b|^no (?:\w+ )?(?:abnormalit\w+|abnormal findings?|"
+                r"findings?)"
+                r"(?: (?:is|are|seen|identified|detected).*)?$|\bno (?:radiographic |"
+                r"thoracic )?abnormalit\w+ "
                 r"(?:is |are )?(?:seen|identified|detected)"), (_P.NO_FINDING, *_ALL_ABNORMAL)),
     (re.compile(r"\bpleural (?:spaces?|surfaces?) (?:is |are )?(?:clear|normal|unremarkable)|\bno pleural "
                 r"(?:abnormalit|disease|process)"), (_P.PLEURAL_EFFUSION, _P.PNEUMOTHORAX, _P.PLEURAL_OTHER)),
-    (re.compile(r"\b(?:costophrenic|sulci|sulcus|angles?)\b.{0,24}\b(?:sharp|clear|normal|preserved|unremarkable)\b"),
+    (re.compile(r"\b(?:costophrenic|sulci|sulcus|angles?)\b.{0,24}\b(?:sharp|clear|normal|preserved|"
+    r"unremarkable)\b"),
      (_P.PLEURAL_EFFUSION,)),
-    (re.compile(r"\b(?:bon(?:es|y)|osseous|ribs?|skelet\w+|thoracic cage)\b.{0,40}\b(?:intact|normal|unremarkable)\b|"
-                r"\bno (?:\w+ )?(?:bony|osseous|skeletal|rib) (?:abnormalit|lesion|injur|finding)"), (_P.FRACTURE,)),
+    (re.compile(r"\b(?:bon(?:es|y)|osseous|ribs?|skelet\w+|thoracic cage)\b.{0,40}\b(?:intact|normal|"
+    r"unremarkable)\b|"
+                r"\bno (?:\w+ )?(?:bony|osseous|skeletal|rib) (?:abnormalit|lesion|injur|finding)"),
+     (_P.FRACTURE,)),
 )  # fmt: skip
 _NOT_QUITE = re.compile(r"\b(?:otherwise|except|apart from|aside from|other than|no acute change)\b")
 # "No large effusion" leaves room for a small one.
@@ -91,7 +103,9 @@ def contradictions(
     label is negative and the denial is whole ("no large effusion" is not), or when a sentence of
     normality covers it ("the lungs are clear") and nothing asserts or doubts it. A doubted pathology and an
     unmentioned one contradict nothing. Denying opacity denies consolidation and pneumonia too. Asserting
-    opacity agrees with any predicted pathology of the lung, and an enlarged cardiomediastinum with cardiomegaly.
+    opacity agrees with any predicted pathology of the lung, and an enlarged cardiomediastinum with
+    cardiomegaly. No Finding is asserted by a statement that the whole chest is normal and denied by any
+    asserted abnormality.
 
     Args:
         text: The draft: findings and impression.

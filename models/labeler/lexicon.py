@@ -108,11 +108,14 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
         r"devices?\b", r"(?:chest|pleural|pigtail|surgical|mediastinal|pericardial) drains?\b", r"drains?\b",
         r"(?:fixation |metal |orthopedic )plates?\b", r"screws?\b", r"cannulas?\b", r"stents?\b",
         r"(?:embolization )?coils?\b", r"mediports?\b", r"port-?a-?caths?\b", r"portacaths?\b",
-        r"(?:chest|infusion|venous|access|subcutaneous) ports?\b", r"(?:sternotomy|sternal|cerclage) wires?\b",
-        r"median sternotomy", r"swan[- ]ganz", r"balloon pump", r"iabp\b", r"ventricular assist\w*", r"lvad\b",
+        r"(?:chest|infusion|venous|access|subcutaneous) ports?\b",
+        r"(?:sternotomy|sternal|cerclage) wires?\b",
+        r"median sternotomy", r"swan[- ]ganz", r"balloon pump", r"iabp\b", r"ventricular assist\w*",
+        r"lvad\b",
         r"generators?\b", r"leads?\b(?! (?:to|apron|lordotic)\b)",
         r"(?:ventricular|atrial|electrode|ekg|ecg|monitor\w*|transvenous|epicardial) (?:\w+ )?leads?\b",
-        r"surgical clips?\b", r"(?:spinal|posterior|anterior|orthopedic|harrington) (?:\w+ )?(?:rods?|fusion hardware)",
+        r"surgical clips?\b",
+        r"(?:spinal|posterior|anterior|orthopedic|harrington) (?:\w+ )?(?:rods?|fusion hardware)",
         r"shunt\b", r"stimulators?\b", r"sheath\b",
     ),
 }  # fmt: skip
@@ -127,7 +130,8 @@ MEDIASTINUM = (
     r"cardio-?mediastin\w+(?: (?:silhouettes?|contours?|structures?|xxxx|size|shadows?|borders?))?",
     r"cardio mediastinal (?:silhouettes?|contours?)", r"(?:cardiac|heart) and (?:\w+ )?mediastinal \w+",
     r"mediastinal and cardiac \w+",
-    r"mediastinum", r"mediastinal (?:and hilar )?(?:silhouettes?|contours?|outlines?|structures?|borders?|width|"
+    r"mediastinum",
+    r"mediastinal (?:and hilar )?(?:silhouettes?|contours?|outlines?|structures?|borders?|width|"
     r"configuration|xxxx|shadows?|size)", r"mediastinal(?= and (?:hilar|cardiac))",
     r"contours? of the mediastinum",
 )  # fmt: skip
@@ -138,33 +142,45 @@ ORGANS: dict[Pathology, tuple[str, ...]] = {
 
 # Abnormal words outside the 14 categories: asserted, they forbid No Finding and do nothing else.
 OTHER_ABNORMALITIES = (
-    r"emphysem\w*", r"copd\b", r"chronic obstructive", r"hyper-?(?:inflat|expan|aerat|lucen)\w+", r"scolio\w+",
+    r"emphysem\w*", r"copd\b", r"chronic obstructive", r"hyper-?(?:inflat|expan|aerat|lucen)\w+",
+    r"scolio\w+",
     r"dextroscolio\w+", r"levoscolio\w+", r"calcif\w+", r"hernia\w*", r"granulom\w+", r"degenerat\w+",
     r"spondyl\w+", r"osteophyt\w*", r"osteopeni\w+", r"osteopor\w+", r"kypho\w+", r"arthrit\w+", r"dish\b",
     r"tortuo\w+", r"atherosclero\w+", r"ectasi\w+", r"ectatic", r"aneurysm\w*", r"uncoil\w+", r"unfold\w+",
-    r"elevat\w+ (?:of the )?(?:\w+ )?(?:hemi)?diaphragm\w*", r"(?:hemi)?diaphragm\w* (?:is|are) (?:\w+ )?elevated",
+    r"elevat\w+ (?:of the )?(?:\w+ )?(?:hemi)?diaphragm\w*",
+    r"(?:hemi)?diaphragm\w* (?:is|are) (?:\w+ )?elevated",
     r"eventration", r"flatten\w+", r"bronchiecta\w+", r"bronchitis", r"bronchitic", r"cyst\w*", r"bullae?\b",
     r"bullous", r"bleb\w*", r"cavit(?:y|ies|ation)", r"lucenc\w+", r"adenopathy", r"lymphadenopathy",
-    r"pneumoperitoneum", r"free (?:intraperitoneal |subdiaphragmatic )?air", r"pneumomediastinum", r"fibro(?:sis|tic)\b",
+    r"pneumoperitoneum", r"free (?:intraperitoneal |subdiaphragmatic )?air", r"pneumomediastinum",
+    r"fibro(?:sis|tic)\b",
     r"deformit\w+", r"compression", r"wedging", r"dislocat\w+", r"(?:mild|moderate|severe|acute) disease",
-    r"hypertension", r"tubercul\w+", r"sarcoid\w*", r"low lung volumes?", r"hypoventilat\w+", r"hypoinflat\w+",
+    r"hypertension", r"tubercul\w+", r"sarcoid\w*", r"low lung volumes?", r"hypoventilat\w+",
+    r"hypoinflat\w+",
     r"hypoaerat\w+", r"aspiration", r"densit(?:y|ies)\b", r"thicken\w+", r"lesions?\b", r"hilar prominence",
-    r"blunt\w*", r"congest\w+", r"indistinct\w*", r"cephali\w+", r"(?:vascular|vessel) (?:prominence|engorgement|"
+    r"blunt\w*", r"congest\w+", r"indistinct\w*", r"cephali\w+",
+    r"(?:vascular|vessel) (?:prominence|engorgement|"
     r"redistribution)", r"overload", r"infecti\w+",
-    r"deviat\w+", r"mass effect", r"distortion", r"subcutaneous (?:air|gas|emphysema)", r"foreign bod\w+", r"air leak",
+    r"deviat\w+", r"mass effect", r"distortion", r"subcutaneous (?:air|gas|emphysema)", r"foreign bod\w+",
+    r"air leak",
 )  # fmt: skip
 
 # Words that look like a mention and are none.
 _NOT_MENTIONS = (
-    r"plate[- ]?like", r"end ?-?plates?\b", r"pleural lines?", r"kerley b? ?lines?(?= are absent)", r"mid-?lines?\b",
-    r"mass effect", r"body mass", r"cardiac (?:monitor\w*|pacemaker|pacer|generator|device|lead|xxxx generator)\w*",
+    r"plate[- ]?like", r"end ?-?plates?\b", r"pleural lines?", r"kerley b? ?lines?(?= are absent)",
+    r"mid-?lines?\b",
+    r"mass effect", r"body mass",
+    r"cardiac (?:monitor\w*|pacemaker|pacer|generator|device|lead|xxxx generator)\w*",
     r"heart (?:failure|valve|rate|disease|block|border|transplant)\w*(?<!heart failure)",
-    r"mediastinal (?:clips?|wires?|drains?|lymph\w*|aden\w*|shift|calcif\w*|granul\w*|nodes?|mass\w*|air|surgical)",
-    r"(?:soft tissue|subcutaneous|body wall|chest wall|leg|ankle|cerebral|bone marrow|peripheral|skin) o?edema",
-    r"infection control", r"interstitial emphysema", r"valsalva", r"shunt vascularity", r"(?:apical|lead) lordotic",
+    r"mediastinal (?:clips?|wires?|drains?|lymph\w*|aden\w*|shift|calcif\w*|granul\w*|nodes?|mass\w*|air|"
+    r"surgical)",
+    r"(?:soft tissue|subcutaneous|body wall|chest wall|leg|ankle|cerebral|bone marrow|peripheral|"
+    r"skin) o?edema",
+    r"infection control", r"interstitial emphysema", r"valsalva", r"shunt vascularity",
+    r"(?:apical|lead) lordotic",
     r"vertebral (?:body )?collapse", r"lead apron", r"airway devices?(?= not)", r"eustachian tubes?",
     r"(?:air|fluid|pulmonary) (?:filled )?tubes?(?= sign)", r"pericardial effusions?", r"joint effusions?",
-    r"tumor markers?", r"(?:aortic|mitral|tricuspid|valve|valvular) (?:valve )?(?:calcif\w+|stenosis|regurg\w+)",
+    r"tumor markers?",
+    r"(?:aortic|mitral|tricuspid|valve|valvular) (?:valve )?(?:calcif\w+|stenosis|regurg\w+)",
     r"(?:calcified|calcification of the) (?:aortic|mitral) (?:valve|annul\w+)",
 )  # fmt: skip
 

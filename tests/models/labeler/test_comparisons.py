@@ -20,7 +20,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Increasing bilateral effusions.", "Bilateral effusions."),
     ("Slightly improved interstitial edema.", "Interstitial edema."),
     ("Mildly increased right effusion.", "Right effusion."),
-    ("There is a new consolidation in the left upper lobe.", "There is a consolidation in the left upper lobe."),
+    ("There is a new consolidation in the left upper lobe.",
+     "There is a consolidation in the left upper lobe."),
     ("There is an unchanged nodule of 6 mm.", "There is a nodule of 6 mm."),
     ("There is a stable effusion on the right.", "There is an effusion on the right."),
     ("Resolving left basal pneumonia.", "Left basal pneumonia."),
@@ -33,7 +34,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("The right effusion is unchanged.", "The right effusion is present."),
     ("The pneumothorax has decreased in size.", "The pneumothorax is present."),
     ("Bibasilar opacities have worsened.", "Bibasilar opacities are present."),
-    ("The left lower lobe consolidation has slightly improved.", "The left lower lobe consolidation is present."),
+    ("The left lower lobe consolidation has slightly improved.",
+     "The left lower lobe consolidation is present."),
     ("The heart remains enlarged.", "The heart is enlarged."),
     ("Both lungs remain clear.", "Both lungs are clear."),
     ("The small effusions persist.", "The small effusions are present."),
@@ -48,7 +50,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Again seen is a left subclavian port.", "There is a left subclavian port."),
     ("A left effusion is again seen.", "A left effusion is seen."),
     ("Again noted are median sternotomy wires.", "There are median sternotomy wires."),
-    ("Degenerative changes of the spine are again demonstrated.", "Degenerative changes of the spine are demonstrated."),
+    ("Degenerative changes of the spine are again demonstrated.",
+     "Degenerative changes of the spine are demonstrated."),
     ("There is again mild cardiomegaly.", "There is mild cardiomegaly."),
     ("Redemonstrated is a large hiatal hernia.", "There is a large hiatal hernia."),
     # a phrase goes
@@ -58,7 +61,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Small left effusion, unchanged from prior.", "Small left effusion."),
     ("Left basal atelectasis, increased since yesterday.", "Left basal atelectasis."),
     ("Moderate cardiomegaly, similar to the previous exam.", "Moderate cardiomegaly."),
-    ("Patchy opacity at the right base, not seen on the prior examination.", "Patchy opacity at the right base."),
+    ("Patchy opacity at the right base, not seen on the prior examination.",
+     "Patchy opacity at the right base."),
     ("Right upper lobe mass (unchanged).", "Right upper lobe mass."),
     ("Since the previous film, a right effusion has developed.", "A right effusion is present."),
     ("Large right effusion when compared with the radiograph from 12 May 2011.", "Large right effusion."),
@@ -66,7 +70,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Mild edema as previously described.", "Mild edema."),
     ("Nodule of 4.5 mm in the left base, stable since 2009.", "Nodule of 4.5 mm in the left base."),
     ("In the interval, the left lung has collapsed.", "The left lung has collapsed."),
-    ("Bilateral effusions, larger on the right, are unchanged from the earlier exam.", "Bilateral effusions, larger on the right, are present."),
+    ("Bilateral effusions, larger on the right, are unchanged from the earlier exam.",
+     "Bilateral effusions, larger on the right, are present."),
     ("Compared with the CT from last week, the nodule measures 7 mm.", "The nodule measures 7 mm."),
     # interval
     ("Interval placement of a right jugular line.", "Right jugular line."),
@@ -75,7 +80,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Interval worsening of the basal consolidation.", "Basal consolidation."),
     ("There is interval improvement in the edema.", "There is edema."),
     ("Interval enlargement of the cardiac silhouette.", ""),
-    ("Interval insertion of an endotracheal tube, 3.5 cm above the carina.", "Endotracheal tube, 3.5 cm above the carina."),
+    ("Interval insertion of an endotracheal tube, 3.5 cm above the carina.",
+     "Endotracheal tube, 3.5 cm above the carina."),
     # no new, no change
     ("No new consolidation.", "No consolidation."),
     ("No new focal opacity or effusion.", "No focal opacity or effusion."),
@@ -103,7 +109,8 @@ CASES: tuple[tuple[str, str], ...] = (
     # one clause goes
     ("Heart size is stable and the lungs are clear.", "The lungs are clear."),
     ("The mediastinum is unchanged, but a small effusion is seen.", "A small effusion is seen."),
-    ("The effusion has resolved; mild atelectasis is seen at the base.", "Mild atelectasis is seen at the base."),
+    ("The effusion has resolved; mild atelectasis is seen at the base.",
+     "Mild atelectasis is seen at the base."),
     ("The lungs are clear and the heart is unchanged.", "The lungs are clear."),
     ("Interval removal of the drain, with a small pneumothorax.", "A small pneumothorax."),
     # nothing may change
@@ -112,7 +119,8 @@ CASES: tuple[tuple[str, str], ...] = (
     ("Degenerative changes of the thoracic spine.", "Degenerative changes of the thoracic spine."),
     ("Increased interstitial markings.", "Increased interstitial markings."),
     ("No pneumothorax or effusion.", "No pneumothorax or effusion."),
-    ("Effusions on both sides, left greater than right.", "Effusions on both sides, left greater than right."),
+    ("Effusions on both sides, left greater than right.",
+     "Effusions on both sides, left greater than right."),
     ("Opacity worse on the left.", "Opacity worse on the left."),
     ("Chronic changes of emphysema.", "Chronic changes of emphysema."),
     ("Healed fracture from previous trauma.", "Healed fracture from previous trauma."),
@@ -123,13 +131,18 @@ CASES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 LEFT_OVER = re.compile(
-    r"\b(?:unchanged|stable|interval|again|compar\w+|previously|new|worsen\w+|improved|resolved|since)\b", re.I
+    r"\b(?:unchanged|stable|interval|again|compar\w+|previously|new|worsen\w+|improved|resolved|since)\b",
+    re.I,
 )
 
 
 def test_at_least_95_of_100_planted_cases_are_right() -> None:
     assert len(CASES) >= 100
-    wrong = [(text, expected, strip_comparisons(text)) for text, expected in CASES if strip_comparisons(text) != expected]
+    wrong = [
+        (text, expected, strip_comparisons(text))
+        for text, expected in CASES
+        if strip_comparisons(text) != expected
+    ]
     assert len(wrong) <= len(CASES) * 0.05, wrong
 
 

@@ -145,12 +145,16 @@ def flagged(text: str, positive: set[Pathology]) -> set[Pathology]:
 
 def test_at_least_95_of_100_planted_cases_are_right() -> None:
     assert len(CASES) >= 100
-    wrong = [(text, expected, flagged(text, given)) for text, given, expected in CASES if flagged(text, given) != expected]
+    wrong = [
+        (text, expected, flagged(text, given))
+        for text, given, expected in CASES
+        if flagged(text, given) != expected
+    ]
     assert len(wrong) <= len(CASES) * 0.05, wrong
 
 
 def test_a_contradiction_names_what_was_said_where_and_by_how_much() -> None:
-    probabilities = {pathology: 0.1 for pathology in PATHOLOGIES} | {PX: 0.83}
+    probabilities = dict.fromkeys(PATHOLOGIES, 0.1) | {PX: 0.83}
     (found,) = contradictions("The aorta is tortuous. No pneumothorax.", probabilities, 0.4)
     assert found == Contradiction(
         pathology=PX,
@@ -176,14 +180,14 @@ def test_a_contradiction_names_what_was_said_where_and_by_how_much() -> None:
 def test_an_assertion_is_contradicted_only_beyond_the_margin(
     probability: float, expected: set[Pathology]
 ) -> None:
-    probabilities = {pathology: 0.0 for pathology in PATHOLOGIES} | {EF: probability}
+    probabilities = dict.fromkeys(PATHOLOGIES, 0.0) | {EF: probability}
     found = contradictions("Small effusion.", probabilities, 0.5, margin=0.1)
     assert {item.pathology for item in found} == expected
 
 
 def test_each_pathology_has_its_own_threshold() -> None:
-    probabilities = {pathology: 0.3 for pathology in PATHOLOGIES}
-    thresholds = {pathology: 0.9 for pathology in PATHOLOGIES} | {PX: 0.2}
+    probabilities = dict.fromkeys(PATHOLOGIES, 0.3)
+    thresholds = dict.fromkeys(PATHOLOGIES, 0.9) | {PX: 0.2}
     found = contradictions("No effusion or pneumothorax.", probabilities, thresholds)
     assert [item.pathology for item in found] == [PX]
 

@@ -1,0 +1,103 @@
+"""The vocabulary of comparison: other studies, dates, degrees of change, and what only sounds like one."""
+
+from __future__ import annotations
+
+import re
+
+ADV = (
+    r"(?:(?:slightly|mildly|minimally|moderately|markedly|significantly|substantially|essentially|grossly|"
+    r"relatively|largely|overall|somewhat|generally|now|also|probably|completely|partially|nearly|much|"
+    r"subtly|"
+    r"newly|interval|otherwise|very|perhaps|likely|further|a little|little|not significantly|still|"
+    r"clinically|"
+    r"mostly|roughly|fairly|radiographically|again) )*"
+)
+STUDY = (
+    r"(?:radiographs?|radiography|stud(?:y|ies)|exam(?:ination)?s?|films?|images?|imaging|x-?rays?|cxrs?|"
+    r"ct(?: scans?)?|"
+    r"scans?|comparisons?|views?|chest(?! (?:x|ct|cxr|radio|film|stud|exam|scan|image))|priors?|reports?|"
+    r"tomogra\w+|one|day)"
+)
+DATE = (
+    r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:\d{1,2} )?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|"
+    r"dec)[a-z]*\.?(?: \d{1,2})?"
+    r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|yesterday|last (?:week|month|year|night)|"
+    r"earlier today|"
+    r"(?:one|two|three|four|five|six|seven|several|\d+) (?:hours?|days?|weeks?|months?|years?) (?:ago|"
+    r"earlier|prior|before))"
+)
+OLD = (
+    r"(?:prior|previous|earlier|preceding|last|most recent|recent|old|older|outside|comparison|initial|"
+    r"baseline|remote)"
+)
+PRIOR = (
+    rf"(?:(?:the|a|an|any|his|her|patient's|multiple|several|that)? ?(?:{OLD} )+(?:(?:\w+|"
+    rf"\d+[-/]\d+[-/]\d+) ){{0,3}}?{STUDY}\b"
+    rf"|(?:the )?(?:prior|previous|priors|comparison)(?=$|[,.;:)]| (?:and|with|but|no|there|given|from|"
+    rf"of) )|(?:the )?{STUDY} (?:from|of|dated|performed) (?:on )?{DATE}|{DATE})"
+)
+TAIL = (
+    rf"(?:(?:,)? (?:from|of|dated|performed|obtained|done|on|at|taken)(?: on)?(?: approximately)? {DATE}|"
+    rf" {DATE})*"
+)
+CHANGE = (
+    r"(?:unchanged|stable|similar|same|improved|improving|worse|worsened|worsening|better|increased|"
+    r"increasing|decreased|"
+    r"decreasing|diminished|larger|smaller|bigger|progressed|changed|not changed|enlarging|regressed|"
+    r"resolving|"
+    r"more (?:prominent|conspicuous|pronounced|extensive|evident|confluent)|less (?:prominent|conspicuous|"
+    r"pronounced|"
+    r"extensive|evident|confluent)|persistent|new|reduced|evolving)"
+)
+DIMENSION = (
+    r"(?: (?:in|with respect to) (?:size|appearance|position|extent|degree|configuration|severity|volume|"
+    r"number|"
+    r"distribution|location|contour|density|conspicuity|opacity|prominence|size and \w+|overall \w+|shape|"
+    r"the \w+ (?:lung|base|lobe)))?"
+)
+VERB = r"(?:is|are|was|were|has|have|had|remains?|appears?|looks?|seems?|shows?|demonstrates?|persists?)"
+
+HISTORY = re.compile(
+    r"\b(?:prior|previous|old|remote)(?= (?:\w+ ){0,2}(?:granulom|surg|sternotom|cabg|fractur|infect|"
+    r"tubercul|histoplas|trauma|resect|lobectom|"
+    r"mastectom|thoracotom|procedure|bypass|operat|cholecyst|intervention|fusion|injur|infarct|radiation|"
+    r"inflamm|rib|valve|disease|asbestos|healed|"
+    r"vertebro|kypho|pneumonect|median|coronary|aortic|thoracic|spin|arthroplast|repair|biops|wedge|hist))",
+    re.I,
+)
+RESIDUAL = re.compile(
+    r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|"
+    r"improv\w+|worse\w*|new|newly|(?:increase|decrease)s? in|"
+    r"persist\w*|resol\w+|remains?|increasing|decreasing|redemonstrat\w+|similar|no longer|progress\w+|"
+    r"earlier|"
+    r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|"
+    r"baseline|"
+    r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
+    r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|(?:as|than|from) before)\b",
+    re.I,
+)
+SIGNAL = re.compile(
+    rf"{RESIDUAL.pattern}|\b(?:increased|decreased|reduced|removed|removal|cleared|extubat\w+|grown|"
+    rf"diminished|prominent than)\b",
+    re.I,
+)
+NOT_RESIDUAL = re.compile(
+    r"\bmay progress|stable (?:patient|condition)|in no way|degenerative changes?|chang(?:e|es) (?:of|"
+    r"in) the (?:\w+ )?(?:spine|shoulder)|"
+    r"(?:degenerative|chronic|interstitial|fibrotic|emphysematous|postoperative|post[- ]?surgical|surgical|"
+    r"bony|arthritic|atherosclerotic|atelectatic|"
+    r"hypertrophic|osteoarthritic|cystic|inflammatory|scarring|parenchymal|pleural|granulomatous|"
+    r"fibrocystic|bronchitic|senescent|hyperinflat\w+|"
+    r"spondylotic|spondylitic|lung|disc|disk|copd|osseous|spinal|skeletal|age[- ]related|productive|"
+    r"calcific|infectious) (?:\w+ )?changes?|"
+    r"changes? (?:are |is )?(?:of|consistent with|compatible with|related to|suggesting|suggestive|"
+    r"throughout|within|at|involving|seen|noted|present|identified)|"
+    r"rather than|other than|less than|more than|greater than|larger than \d|smaller than \d|better seen|"
+    r"(?:worse|more|greater|less|larger|smaller|increased) (?:\w+ )?(?:on|at|in) the (?:left|right|bases?)|"
+    r"\b(?:left|right|bases?|apex|side|sided|lungs?|lobes?)(?:-sided)? (?:is |are )?(?:worse|larger|"
+    r"smaller|more|less|greater) than"
+    r"(?: the| on the| at the)? \w+|\b(?:right|left) than (?:the )?(?:right|left)|"
+    r"more on (?:the )?(?:right|left)[ -]than|"
+    r"\bincreased? in (?:ap|transverse|density)",
+    re.I,
+)
