@@ -290,9 +290,10 @@ def _choose(rng: random.Random) -> tuple[int, set[Pathology]]:
     return picture, present
 
 
-def _free_side(rng: random.Random, taken: set[Side]) -> Side:
-    free = [side for side in (Side.RIGHT, Side.LEFT) if side not in taken]
-    return rng.choice(free or [Side.RIGHT, Side.LEFT])
+def _free_side(rng: random.Random, air: Side | None, used: frozenset[Side] | set[Side] = frozenset()) -> Side:
+    """A side without air in the pleura, and without an earlier opacity where there is a choice."""
+    allowed = [side for side in (Side.RIGHT, Side.LEFT) if side is not air]
+    return rng.choice([side for side in allowed if side not in used] or allowed)
 
 
 def _sample_finding(rng: random.Random, pathology: Pathology, air: Side | None, used: set[Side]) -> Finding:
@@ -310,7 +311,6 @@ def _sample_finding(rng: random.Random, pathology: Pathology, air: Side | None, 
     side = rng.choice((Side.RIGHT, Side.LEFT))
     size_mm = 0.0
     ribs: tuple[int, ...] = ()
-    taken = {air} if air else set()
     match pathology:
         case P.EDEMA:
             side = Side.BOTH
@@ -318,22 +318,22 @@ def _sample_finding(rng: random.Random, pathology: Pathology, air: Side | None, 
         case P.CARDIOMEGALY | P.ENLARGED_CARDIOMEDIASTINUM:
             side = Side.BOTH
         case P.PLEURAL_EFFUSION:
-            side = Side.BOTH if air is None and rng.random() < 0.3 else _free_side(rng, taken)
+            side = Side.BOTH if air is None and rng.random() < 0.3 else _free_side(rng, air)
             zone = Zone.LOWER
         case P.PLEURAL_OTHER:
             zone = {"apical": Zone.UPPER, "lateral": Zone.MIDDLE}.get(form, Zone.LOWER)
             both = form == "apical" and air is None and rng.random() < 0.4
-            side = Side.BOTH if both else _free_side(rng, taken)
+            side = Side.BOTH if both else _free_side(rng, air)
         case P.LUNG_LESION:
-            side = Side.BOTH if form == "nodules" and air is None else _free_side(rng, taken)
+            side = Side.BOTH if form == "nodules" and air is None else _free_side(rng, air)
             form = "nodule" if form == "nodules" and air is not None else form
             size_mm = round(34 + 36 * severity) if form == "mass" else round(14 + 14 * severity)
         case P.ATELECTASIS:
             both = form == "bands" and air is None and rng.random() < 0.35
-            side = Side.BOTH if both else _free_side(rng, taken | used)
+            side = Side.BOTH if both else _free_side(rng, air, used)
             zone = Zone.LOWER if form == "bands" else rng.choice((Zone.UPPER, Zone.LOWER, Zone.LOWER))
         case P.CONSOLIDATION | P.PNEUMONIA | P.LUNG_OPACITY:
-            side = _free_side(rng, taken | used)
+            side = _free_side(rng, air, used)
         case P.FRACTURE:
             if form == "rib":
                 first = rng.randint(3, 7)

@@ -7,8 +7,8 @@ import random
 import numpy as np
 
 from models.pathologies import Pathology
-from training.datasets.phantom.anatomy import Chest, sign
 from training.datasets.phantom.case import Device, DeviceKind, Side, stream
+from training.datasets.phantom.chest import Chest, sign
 from training.datasets.phantom.geometry import Points, ellipse, fill, points, ribbon, soft, spline
 
 D = DeviceKind

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from models.pathologies import Pathology
 from training.datasets.phantom import film
-from training.datasets.phantom.anatomy import begin, draw_bones
+from training.datasets.phantom.anatomy import begin
 from training.datasets.phantom.case import Case
 from training.datasets.phantom.devices import draw_device
 from training.datasets.phantom.geometry import Floats, resize
 from training.datasets.phantom.lesions import draw_finding
+from training.datasets.phantom.skeleton import draw_bones
 
 LARGEST_WORK = 1024
 """Larger films are drawn at this size and enlarged before noise is added: 0.4 mm a pixel, the unsharpness

@@ -102,7 +102,7 @@ def expose(
     signal = signal + level * grain * (0.6 + 0.9 * np.clip(signal, 0, 1.2))
     film = 1 / (1 + np.exp(-exposure.contrast * (signal - 0.60 + exposure.brightness)))
     film = (film - 0.035) / 0.93
-    return np.clip(film, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(film, 0, 1), np.float32)
 
 
 def collimate(film: Floats, exposure: Exposure) -> Floats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +41,20 @@ class Frame:
         """Scale on the film."""
         return self.size / FIELD_MM * self.zoom
 
+    @cached_property
+    def _affine(self) -> tuple[Points, Points]:
+        """Matrix and offset from millimetres to pixels."""
+        middle, pixels = FIELD_MM / 2, self.size / FIELD_MM
+        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        matrix = np.asarray(((cos, sin), (-sin, cos))) * (self.zoom * pixels)
+        offset = (np.asarray(self.shift_mm) + middle) * pixels - 0.5 - np.asarray((0.0, middle)) @ matrix
+        return matrix, offset
+
     def pixels(self, points: Points) -> Points:
         """Carry ``(n, 2)`` millimetres to ``(n, 2)`` pixels (column, row)."""
-        middle = FIELD_MM / 2
-        x, y = points[:, 0] * self.zoom, (points[:, 1] - middle) * self.zoom
-        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
-        turned = np.stack((x * cos - y * sin, x * sin + y * cos), axis=1)
-        return (turned + np.asarray(self.shift_mm) + middle) * (self.size / FIELD_MM) - 0.5
+        matrix, offset = self._affine
+        placed: Points = points @ matrix + offset
+        return placed
 
     def coordinates(self) -> tuple[Floats, Floats]:
         """Patient coordinates of every pixel, two ``(size, size)`` arrays, x and y in millimetres."""
@@ -56,7 +64,8 @@ class Frame:
         v = axis[:, None] - np.float32(self.shift_mm[1])
         cos, sin = np.float32(math.cos(self.angle_rad)), np.float32(math.sin(self.angle_rad))
         zoom = np.float32(self.zoom)
-        return (u * cos + v * sin) / zoom, (v * cos - u * sin) / zoom + np.float32(middle)
+        x = np.asarray((u * cos + v * sin) / zoom, np.float32)
+        return x, np.asarray((v * cos - u * sin) / zoom + np.float32(middle), np.float32)
 
     def blank(self) -> NDArray[np.uint8]:
         """An empty 8-bit mask."""
@@ -99,15 +108,22 @@ def ellipse(
 
 def ribbon(line: Points, width: float | Sequence[float] | Points) -> Points:
     """The outline of a band of given width (millimetres, constant or per point) along a line."""
-    step = np.gradient(line, axis=0)
-    normal = np.stack((-step[:, 1], step[:, 0]), axis=1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+    step = np.empty_like(line)
+    step[1:-1] = line[2:] - line[:-2]
+    step[0], step[-1] = line[1] - line[0], line[-1] - line[-2]
+    normal = step[:, ::-1] * (-1.0, 1.0)
+    normal /= np.maximum(np.sqrt((normal**2).sum(axis=1, keepdims=True)), 1e-6)
     half = np.broadcast_to(np.asarray(width, dtype=np.float64) / 2, (len(line),))[:, None]
     return np.concatenate((line + normal * half, (line - normal * half)[::-1]))
 
 
-def _fixed(frame: Frame, outline: Points) -> NDArray[np.int32]:
-    return np.round(frame.pixels(outline) * (1 << _FRACTION_BITS)).astype(np.int32)
+def _fixed(frame: Frame, outlines: Sequence[Points]) -> list[NDArray[np.int32]]:
+    """Carry outlines to fixed-point pixels, all in one step."""
+    joined = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
+    fixed = np.round(frame.pixels(joined) * (1 << _FRACTION_BITS)).astype(np.int32)
+    if len(outlines) == 1:
+        return [fixed]
+    return np.split(fixed, np.cumsum([len(outline) for outline in outlines[:-1]]))
 
 
 def fill(
@@ -117,8 +133,8 @@ def fill(
     import cv2
 
     mask = frame.blank() if into is None else into
-    for outline in outlines:
-        cv2.fillPoly(mask, [_fixed(frame, outline)], value, lineType=cv2.LINE_AA, shift=_FRACTION_BITS)
+    for outline in _fixed(frame, outlines):
+        cv2.fillPoly(mask, [outline], value, lineType=cv2.LINE_AA, shift=_FRACTION_BITS)
     return mask
 
 
@@ -132,8 +148,35 @@ def stroke(
     width = width_mm * frame.pixels_per_mm
     thickness = max(1, round(width))
     level = round(value * min(1.0, max(width, 0.35)))
-    fixed = [_fixed(frame, line) for line in lines]
-    cv2.polylines(mask, fixed, False, level, thickness=thickness, lineType=cv2.LINE_AA, shift=_FRACTION_BITS)
+    cv2.polylines(
+        mask,
+        _fixed(frame, lines),
+        False,
+        level,
+        thickness=thickness,
+        lineType=cv2.LINE_AA,
+        shift=_FRACTION_BITS,
+    )
+    return mask
+
+
+def polylines(frame: Frame, courses: Points, widths_mm: Points) -> NDArray[np.uint8]:
+    """Draw many lines in order, brighter the wider; later ones cover earlier ones.
+
+    Args:
+        frame: Where to draw.
+        courses: ``(lines, points, 2)``, millimetres.
+        widths_mm: ``(lines,)``.
+    """
+    import cv2
+
+    mask = frame.blank()
+    fixed = _fixed(frame, [courses.reshape(-1, 2)])[0].reshape(courses.shape)
+    pixels = widths_mm * frame.pixels_per_mm
+    levels = np.minimum(255, (50 + 30 * widths_mm) * np.clip(pixels, 0.4, 1.0))
+    thickness = np.maximum(1, np.round(pixels)).astype(int)
+    for line, level, thick in zip(fixed, levels.tolist(), thickness.tolist(), strict=True):
+        cv2.polylines(mask, [line], False, level, thick, cv2.LINE_AA, _FRACTION_BITS)
     return mask
 
 

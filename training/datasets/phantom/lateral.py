@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from training.datasets.phantom import film
-from training.datasets.phantom.anatomy import measure
 from training.datasets.phantom.case import Case, Side, stream
+from training.datasets.phantom.chest import measure
 from training.datasets.phantom.geometry import (
     Floats,
     Frame,

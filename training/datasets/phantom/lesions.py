@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pathologies import Pathology
-from training.datasets.phantom.anatomy import Chest, lung_outline, sides, sign, wall_x, zone_centre
 from training.datasets.phantom.case import Finding, Side, Zone, stream
+from training.datasets.phantom.chest import Chest, lung_outline, sides, sign, wall_x, zone_centre
 from training.datasets.phantom.geometry import (
     Floats,
     Points,
@@ -301,7 +301,9 @@ def _atelectasis(chest: Chest, finding: Finding) -> None:
 
 
 def _shrink(outline: Points, about: tuple[float, float], factor: tuple[float, float]) -> Points:
-    return np.asarray(about) + (outline - np.asarray(about)) * np.asarray(factor)
+    middle = np.asarray(about, dtype=np.float64)
+    shrunk: Points = middle + (outline - middle) * np.asarray(factor)
+    return shrunk
 
 
 def _pneumothorax(chest: Chest, finding: Finding) -> None:
@@ -480,5 +482,5 @@ _DRAW: dict[Pathology, Callable[[Chest, Finding], None]] = {
 
 
 def draw_finding(chest: Chest, finding: Finding) -> None:
-    """Draw one finding into the layers; before ``anatomy.draw_bones``, which draws the broken bones."""
+    """Draw one finding into the layers; before ``skeleton.draw_bones``, which draws the broken bones."""
     _DRAW[finding.pathology](chest, finding)
