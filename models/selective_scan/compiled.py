@@ -64,7 +64,7 @@ class _CompiledScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, ...]:
-        features, projected, dt_weight, dt_bias, rates, skip = ctx.saved_tensors
+        features, projected, dt_weight, _, _, skip = ctx.saved_tensors
         batch, height, width, channels, rank, states = sizes = _sizes(*ctx.saved_tensors)
         grad_output = grad_output.contiguous()
         grad_features = torch.empty_like(features)
@@ -132,5 +132,5 @@ def why_unavailable() -> str | None:
     arguments = tuple(torch.randn(shape, generator=generator) for shape in shapes)
     with torch.no_grad():
         expected = scan_chunked(*arguments)
-        error = ((scan_compiled(*arguments) - expected).abs().max() / expected.abs().max()).item()
-    return None if error < 1e-5 else f"the compiled kernel is off by {error:.1e} on this processor"
+        off = ((scan_compiled(*arguments) - expected).abs().max() / expected.abs().max()).item()
+    return None if off < 1e-5 else f"the compiled kernel is off by {off:.1e} on this processor"

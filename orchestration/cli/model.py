@@ -47,7 +47,7 @@ def check_encoder(
     except (ModelError, ValueError, OSError) as error:
         typer.echo(f"{error}", err=True)
         raise typer.Exit(2) from None
-    passed = all(error <= TOLERANCE for stages in errors.values() for error in stages.values())
+    passed = all(value <= TOLERANCE for stages in errors.values() for value in stages.values())
     if as_json:
         typer.echo(
             json.dumps(
@@ -61,9 +61,9 @@ def check_encoder(
         )
     else:
         for name, stages in errors.items():
-            for stage, error in stages.items():
-                verdict = "ok" if error <= TOLERANCE else "TOO LARGE"
-                typer.echo(f"{name:<10}{stage:<14}{error:.1e}  {verdict}")
+            for stage, value in stages.items():
+                verdict = "ok" if value <= TOLERANCE else "TOO LARGE"
+                typer.echo(f"{name:<10}{stage:<14}{value:.1e}  {verdict}")
         for name, reason in skipped.items():
             typer.echo(f"{name}: not run, {reason}", err=True)
     if not passed:
@@ -72,7 +72,7 @@ def check_encoder(
 
 def _finite(stages: dict[str, float]) -> dict[str, float | None]:
     # JSON has no infinity; null says that the stage held a value that is no number.
-    return {stage: error if error != float("inf") else None for stage, error in stages.items()}
+    return {stage: value if value != float("inf") else None for stage, value in stages.items()}
 
 
 @app.command("summary")

@@ -1,0 +1,92 @@
+"""The blocks of a stage in inference on the CPU, with everything between the matrix products fused.
+
+The same values as :meth:`Stage.refine`, in fewer passes over memory: residual and layer norm, bias and
+GELU, depth-wise convolution and SiLU are one pass each, and the scan never writes its four walks out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.selective_scan import resolve_form
+from models.selective_scan.compiled import call
+
+if TYPE_CHECKING:
+    from models.vmamba.network import SS2D, Mlp, Stage
+
+
+def can_fuse(stage: Stage, tokens: Tensor) -> bool:
+    """Whether the fused path computes what the stage would: fp32 on the CPU, no gradient, no drop path."""
+    return (
+        not torch.is_grad_enabled()
+        and not stage.training
+        and tokens.dtype == torch.float32
+        and tokens.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+        and stage.fusible
+        and resolve_form(stage.form, tokens.device, tokens.dtype) == "compiled"
+    )
+
+
+def refine_fused(stage: Stage, tokens: Tensor) -> Tensor:
+    """Run the blocks of a stage on ``(B, H, W, C)``; ``tokens`` is overwritten with the result."""
+    blocks = list(stage.typed_blocks())
+    normed = torch.empty_like(tokens)
+    _add_norm(tokens, None, None, blocks[0].norm, normed)
+    for index, block in enumerate(blocks):
+        following = blocks[index + 1].norm if index + 1 < len(blocks) else None
+        mixed = _mix(block.op, normed)
+        if block.norm2 is None or block.mlp is None:
+            _add_norm(tokens, mixed, None, following, normed)
+            continue
+        _add_norm(tokens, mixed, None, block.norm2, normed)
+        _add_norm(tokens, _perceive(block.mlp, normed), block.mlp.fc2.bias, following, normed)
+    return tokens
+
+
+def _add_norm(
+    residual: Tensor, branch: Tensor | None, bias: Tensor | None, norm: torch.nn.LayerNorm | None, out: Tensor
+) -> None:
+    """``residual += branch + bias``, then ``out = norm(residual)``; without a norm ``out`` is left alone."""
+    width = residual.shape[-1]
+    call(
+        "nightread_add_norm",
+        residual,
+        branch,
+        bias,
+        None if norm is None else norm.weight,
+        None if norm is None else norm.bias,
+        None if norm is None else out,
+        residual.numel() // width,
+        width,
+        1e-5 if norm is None else float(norm.eps),
+    )
+
+
+def _mix(op: SS2D, normed: Tensor) -> Tensor:
+    features = op.in_proj(normed)
+    batch, height, width, inner = features.shape
+    if op.conv2d is not None:
+        convolved = torch.empty_like(features)
+        taps = op.conv2d.weight.reshape(inner, 9).t().contiguous()
+        sizes = (batch, height, width, inner)
+        call("nightread_depthwise_silu", features, taps, op.conv2d.bias, convolved, *sizes)
+        features = convolved
+    else:
+        functional.silu(features, inplace=True)
+    scanned = op.scan(features)
+    _add_norm(scanned, None, None, op.out_norm, scanned)
+    mixed: Tensor = op.out_proj(scanned)
+    return mixed
+
+
+def _perceive(mlp: Mlp, normed: Tensor) -> Tensor:
+    """The perceptron without the bias of its second layer, which the caller adds."""
+    hidden = functional.linear(normed, mlp.fc1.weight)
+    width = hidden.shape[-1]
+    call("nightread_bias_gelu", hidden, mlp.fc1.bias, hidden.numel() // width, width)
+    return functional.linear(hidden, mlp.fc2.weight)
