@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,14 @@ class Night:
     home: Path
     environment: dict[str, str]
     """What commands against it are run with."""
+    _live: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, *arguments: str, timeout_s: float = 180, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run ``nightread ARGUMENTS``; a failure shows what it said."""
+        if arguments[:1] in (("up",), ("down",)):
+            self._live.clear()
         done = subprocess.run(
             [sys.executable, "-m", "orchestration.cli", *arguments],
             env=self.environment,
@@ -79,16 +82,20 @@ class Night:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Rows of ``status`` by role, workers by ``worker-QUEUE``."""
-        rows = self.json("status")
+        """Rows of ``status`` by role, workers by ``worker-QUEUE``; without a command, so it may be polled."""
+        from orchestration.embedded import control
+        from orchestration.embedded.home import Home
+
+        rows = [asdict(row) for row in control.status(Home(path=self.home))]
         return {f"{row['role']}-{row['queue']}" if row["queue"] else row["role"]: row for row in rows}
 
     def live(self) -> dict[str, str]:
         """Live addresses and credentials."""
-        found: dict[str, str] = self.json("env")
-        return found
+        if not self._live:
+            self._live.update(self.json("env"))
+        return dict(self._live)
 
-    def store(self) -> Any:
+    def store(self, http_client: Any = None) -> Any:
         """A plain S3 client, as an uploader would have."""
         from minio import Minio
 
@@ -99,6 +106,7 @@ class Night:
             secret_key=live["NIGHTREAD_OBJECTS__SECRET_KEY"],
             secure=False,
             region="us-east-1",
+            http_client=http_client,
         )
 
     @contextlib.contextmanager
