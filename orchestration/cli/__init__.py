@@ -21,7 +21,7 @@ VERBS = {
     "drain": ("night", "Wait until no work is left."),
     "redrive": ("night", "Try again what failed for good."),
     "doctor": ("night", "Look for what is wrong with this installation."),
-    "sql": ("night", "Ask the documented views in SQL, read-only."),
+    "sql": ("night", "Ask the documented views in SQL."),
 }
 NOUNS = {
     "study": "Submit studies, show one, find similar cases.",
