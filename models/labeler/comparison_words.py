@@ -6,9 +6,9 @@ import re
 
 ADV = (
     r"(?:(?:slightly|mildly|minimally|moderately|markedly|significantly|substantially|essentially|grossly|"
-    r"relatively|largely|overall|somewhat|generally|now|also|probably|completely|partially|nearly|much|"
+    r"relatively|largely|overall|somewhat|generally|now|also|completely|partially|nearly|much|"
     r"subtly|"
-    r"newly|interval|otherwise|very|perhaps|likely|further|a little|little|not significantly|still|"
+    r"newly|interval|otherwise|very|further|a little|little|not significantly|still|"
     r"clinically|"
     r"mostly|roughly|fairly|radiographically|again) )*"
 )
@@ -21,7 +21,8 @@ STUDY = (
 DATE = (
     r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|(?:\d{1,2} )?(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|"
     r"dec)[a-z]*\.?(?: \d{1,2})?"
-    r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|yesterday|last (?:week|month|year|night)|"
+    r"(?:,? \d{4})?|(?:19|20)\d\d|x{4}(?:[ ,/-]+x{4})*|_{2,}|"
+    r"yesterday(?:'s (?:exam\w*|stud\w+|film|radiograph))?|last (?:week|month|year|night)|"
     r"earlier today|"
     r"(?:one|two|three|four|five|six|seven|several|\d+) (?:hours?|days?|weeks?|months?|years?) (?:ago|"
     r"earlier|prior|before))"
@@ -73,7 +74,9 @@ RESIDUAL = re.compile(
     r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|"
     r"baseline|"
     r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
-    r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|(?:as|than|from) before)\b",
+    r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|today|formerly|"
+    r"(?:is|are|looks?|appears?) (?:\w+ly )?(?:smaller|larger|lower|higher|better)(?= today|$|,|;)|"
+    r"been (?:advanced|pulled back|repositioned|retracted|exchanged|withdrawn)|(?:as|than|from) before)\b",
     re.I,
 )
 SIGNAL = re.compile(

@@ -28,8 +28,8 @@ from models.labeler.labels import Label
 from models.labeler.sentences import split_sentences
 
 _START_COMPARISON = re.compile(
-    rf"^(?:(?:as|when) )?(?:compared|in comparison|comparing|comparison is made|relative|in contrast)"
-    rf"(?: (?:to|with))?(?: {PRIOR}{TAIL})?(?:, | and (?=there)|(?= there| the ))",
+    rf"^(?:(?:as|when) )?(?:compared|in comparison|comparing|comparison (?:is|was) made|relative|in contrast)"
+    rf" (?:to|with) {PRIOR}{TAIL}(?:, | and (?=there)|(?= there | the ))",
     re.I,
 )
 _START_SINCE = re.compile(
@@ -40,7 +40,9 @@ _START_SINCE = re.compile(
 )
 _PHRASES = re.compile(
     rf",? ?\(?\b(?:which (?:is|was|were) )?not (?:\w+ly )?(?:seen|visuali[sz]ed|present|noted|identified|"
-    rf"evident) (?:on|in) {PRIOR}{TAIL}"
+    rf"evident) (?:(?:on|in) {PRIOR}{TAIL}|previously|before|earlier)"
+    r"|,? ?\(?(?:previously|formerly|versus|vs\.?|was|compared (?:to|with)|before) \d+(?:\.\d+)? ?(?:cm|mm)"
+    r"(?: (?:previously|before|earlier))?"
     rf"|,? ?\(?\b(?:without|with no|with little) (?:\w+ )*?(?:change|comparison studies|comparisons?|"
     rf"prior studies)\b"
     rf"|,? ?\(?\b(?:(?:as|when) )?(?:(?:compared|in comparison|relative|in contrast)(?: (?:to|with|"
@@ -104,7 +106,7 @@ _INTERVAL_CHANGE = re.compile(
 _PREDICATE = re.compile(
     rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|"
     rf"have)(?: not)? )"
-    rf"{ADV}{CHANGE}{DIMENSION}(?: {ADV}(?:in the interval|bilaterally))?(?P<rest>(?:,| and| with| or|"
+    rf"{ADV}{CHANGE}{DIMENSION}(?: {ADV}(?:in the interval|bilaterally|today))?(?P<rest>(?:,| and| with| or|"
     rf" given| for|;).*)?$",
     re.I,
 )
@@ -159,6 +161,11 @@ _GONE_WITH = re.compile(
     r" with) (?P<rest>.+)$",
     re.I,
 )
+_MOVED = re.compile(
+    r"\b(?:has|have) (?:since |now )?been (?:advanced|pulled back|withdrawn|repositioned|retracted|exchanged)"
+    r"(?: slightly)?(?:,| and)?(?P<verb> is| are|)(?: now)? (?=\w)",
+    re.I,
+)
 _IN_POSITION = re.compile(
     rf"\bin (?:an? |the )?{ADV}(?:stable|unchanged|similar|same),? (?:\w+ )?(?:position|location|place)\b",
     re.I,
@@ -182,7 +189,8 @@ _BARE_ORGAN = re.compile(
 _CLAUSE = re.compile(r"(;\s*|,? but |,? however,? |,? although |,? while |,? whereas )", re.I)
 _AND = re.compile(r",? and (?=[a-z])", re.I)
 _EMPTY = re.compile(
-    r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|,|\W)*$", re.I
+    r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|otherwise|overall|essentially|,|\W)*$",
+    re.I,
 )
 
 
@@ -246,12 +254,15 @@ def _clean_clause(clause: str) -> str:
         text = gone["rest"]
     if not _NO_CHANGE_IN.match(text) and _DROP.search(text):
         return ""
-    text = _AGAIN_SEEN.sub(lambda match: "There are " if match["be"] == "are" else "There is ", text)
+    seen = _AGAIN_SEEN.match(text)
+    if seen:
+        text = f"There {seen['be'] or _be(text[seen.end() :])} {text[seen.end() :]}"
     text = _PREVIOUSLY.sub("", text)
     text = _PHRASES.sub("", text).strip(" ,;")
     text = _rewrite_change(text)
     if not text:
         return ""
+    text = _MOVED.sub(lambda match: match["verb"].strip() + " " if match["verb"] else "", text)
     text = _IN_POSITION.sub("in place", text)
     text = _APPEARANCE_OF.sub("", text)
     text = _NORMAL_AND_STABLE.sub(r"\1", text)
@@ -300,7 +311,7 @@ def _rewrite_change(text: str) -> str:
             if what.lower().startswith(("there is ", "there are ")) and _is_finding(what):
                 return what + rest
             joined = re.match(
-                r"(?:,| and) (?:also |now |still )?(?P<state>(?:mildly |moderately |markedly |"
+                r"(?:,| and) (?:also |now |still |remains? |is |are )?(?P<state>(?:mildly |moderately |markedly |"
                 r"severely )?(?:enlarged|prominent|normal|tortuous|"
                 r"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)",
                 rest,
@@ -347,5 +358,5 @@ def _tidy(text: str) -> str:
     )
     text = re.sub(r"^(?:[,;]|and |but |with (?=no ))\s*", "", text.strip())
     text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
-    text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i))", r"\1n ", text)
+    text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i)|8|11\b|18\b)", r"\1n ", text)
     return text.strip(" ,;")
