@@ -16,7 +16,8 @@ log = structlog.get_logger()
 log.info("study_encoded", study_id=7)
 for name in ("pydicom", "minio", "urllib3.connectionpool", "PIL.Image", "some.library"):
     logging.getLogger(name).error("value DOE^JANE in %s", "secret/key.dcm")
-logging.getLogger("celery.worker.strategy").info("Task workers.encode received")
+logging.getLogger("celery.worker.strategy").warning("Task workers.encode received")
+logging.getLogger("celery.beat").info("Scheduler: Sending due task settle")
 warnings.warn("DOE^JANE")
 try:
     try:
@@ -49,6 +50,7 @@ def test_planted_names_and_keys_reach_no_line_and_the_rest_stays_useful() -> Non
     assert lines[0]["study_id"] == 7
     assert all(line["role"] == "worker-test" for line in lines)
     assert "Task workers.encode received" in events
+    assert not any("Sending due task" in str(event) for event in events)
     failed = next(line for line in lines if line["event"] == "step_failed")
     assert failed["exception"] == "builtins.RuntimeError"
     assert failed["cause"] == "builtins.ValueError"
