@@ -138,7 +138,7 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
     ),
 )
 
-_CUE = re.compile("|".join(rf"(?P<{cue.value}>(?<![a-z0-9])(?:{words}))" for cue, words in _EXPRESSIONS))
+_CUE = re.compile("|".join(rf"(?P<{cue.value}>(?:(?<![a-z0-9])|(?=[;:]))(?:{words}))" for cue, words in _EXPRESSIONS))
 
 
 @dataclass(frozen=True, slots=True)

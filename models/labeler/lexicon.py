@@ -116,6 +116,7 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
         r"(?:ventricular|atrial|electrode|ekg|ecg|monitor\w*|transvenous|epicardial) (?:\w+ )?leads?\b",
         r"surgical clips?\b",
         r"(?:spinal|posterior|anterior|orthopedic|harrington) (?:\w+ )?(?:rods?|fusion hardware)",
+        r"(?:left|right)(?:[- ]sided)? (?:chest )?ports?\b", r"port\b(?= (?:in place|with|terminat|tip|is|catheter))",
         r"shunt\b", r"stimulators?\b", r"sheath\b",
     ),
 }  # fmt: skip
@@ -169,8 +170,6 @@ _NOT_MENTIONS = (
     r"plate[- ]?like", r"end ?-?plates?\b", r"pleural lines?", r"kerley b? ?lines?(?= are absent)",
     r"mid-?lines?\b",
     r"mass effect", r"body mass",
-    r"cardiac (?:monitor\w*|pacemaker|pacer|generator|device|lead|xxxx generator)\w*",
-    r"heart (?:failure|valve|rate|disease|block|border|transplant)\w*(?<!heart failure)",
     r"mediastinal (?:clips?|wires?|drains?|lymph\w*|aden\w*|shift|calcif\w*|granul\w*|nodes?|mass\w*|air|"
     r"surgical)",
     r"(?:soft tissue|subcutaneous|body wall|chest wall|leg|ankle|cerebral|bone marrow|peripheral|"
