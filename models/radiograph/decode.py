@@ -169,7 +169,7 @@ def _native(opened: OpenedFile, pixels: PixelAttributes) -> Frame:
     )
 
 
-def _joined_fragments(opened: OpenedFile, notes: list[str]) -> bytes:
+def _joined_fragments(opened: OpenedFile, notes: list[str]) -> memoryview:
     """The frame's bytes: all fragments after the offset table, which one frame may be split into."""
     reader = opened.dataset.reader
     places = list(reader.fragments(opened.dataset.elements[PIXEL_DATA].start))[1:]
@@ -178,10 +178,13 @@ def _joined_fragments(opened: OpenedFile, notes: list[str]) -> bytes:
     end = sum(places[-1])
     if bytes(reader.buffer[end : end + 4]) != b"\xfe\xff\xdd\xe0":
         notes.append("pixel_data_unterminated")
-    return b"".join(reader.buffer[start : start + length] for start, length in places)
+    buffer = memoryview(reader.buffer)
+    if len(places) == 1:
+        return buffer[places[0][0] : end]
+    return memoryview(b"".join(buffer[start : start + length] for start, length in places))
 
 
-def _rle(stream: bytes, pixels: PixelAttributes) -> Samples:
+def _rle(stream: memoryview, pixels: PixelAttributes) -> Samples:
     """RLE Lossless (PS3.5 annex G): one PackBits segment for each byte plane, high byte first."""
     planes = pixels.bits_allocated // 8
     count = pixels.rows * pixels.columns
@@ -203,7 +206,7 @@ def _rle(stream: bytes, pixels: PixelAttributes) -> Samples:
     return out.reshape(-1).view("<u2").reshape(pixels.rows, pixels.columns)
 
 
-def _unpack_bits(segment: bytes, count: int) -> NDArray[np.uint8]:
+def _unpack_bits(segment: memoryview, count: int) -> NDArray[np.uint8]:
     import imagecodecs
 
     # Room for one run too many: encoders pad a segment to even length and some let the last run spill.
@@ -218,14 +221,14 @@ def _unpack_bits(segment: bytes, count: int) -> NDArray[np.uint8]:
 
 
 def _compressed(
-    syntax: TransferSyntax, stream: bytes, pixels: PixelAttributes, notes: list[str], target: int | None
+    syntax: TransferSyntax, stream: memoryview, pixels: PixelAttributes, notes: list[str], target: int | None
 ) -> Frame:
     codec, lossless = syntax.codec, syntax.lossless
     stated = jpeg_2000_header(stream) if codec in (Codec.JPEG_2000, Codec.HTJ2K) else jpeg_header(stream)
     fits = (stated.rows, stated.columns, stated.components) == (pixels.rows, pixels.columns, 1)
     if not fits or not 2 <= stated.precision <= 16:
         raise Refused("frame_mismatch", tags=(PIXEL_DATA,))
-    if codec in (Codec.JPEG, Codec.HTJ2K) and not stream.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+    if codec in (Codec.JPEG, Codec.HTJ2K) and not bytes(stream[-64:]).rstrip(b"\0\xff").endswith(b"\xff\xd9"):
         # These two decoders fill what is missing with grey and say nothing; the others refuse.
         raise Refused("truncated", tags=(PIXEL_DATA,))
     if stated.precision != pixels.bits_stored:
@@ -253,7 +256,9 @@ def _reduction(stated: StreamHeader, target: int) -> int:
     return reduction
 
 
-def _decode_stream(codec: Codec, stream: bytes, stated: StreamHeader, reduction: int) -> NDArray[np.integer]:
+def _decode_stream(
+    codec: Codec, stream: memoryview, stated: StreamHeader, reduction: int
+) -> NDArray[np.integer]:
     import imagecodecs
 
     if codec is Codec.JPEG:
@@ -270,7 +275,7 @@ def _decode_stream(codec: Codec, stream: bytes, stated: StreamHeader, reduction:
     return array
 
 
-def _reduced_jpeg_2000(stream: bytes, stated: StreamHeader, reduction: int) -> NDArray[np.integer]:
+def _reduced_jpeg_2000(stream: memoryview, stated: StreamHeader, reduction: int) -> NDArray[np.integer]:
     """Decode at 1/2**reduction with Pillow, the only binding of OpenJPEG here that can.
 
     Pillow widens samples to 8 or 16 bits and adds half the range to signed ones; both are undone.
@@ -304,7 +309,7 @@ _FRAME_MARKERS = frozenset(
 )
 
 
-def jpeg_header(stream: bytes) -> StreamHeader:
+def jpeg_header(stream: memoryview) -> StreamHeader:
     """Read the frame header (SOF) of a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2).
 
     Raises:
@@ -328,13 +333,13 @@ def jpeg_header(stream: bytes) -> StreamHeader:
     raise Refused("decode_failed", tags=(PIXEL_DATA,))
 
 
-def jpeg_2000_header(stream: bytes) -> StreamHeader:
+def jpeg_2000_header(stream: memoryview) -> StreamHeader:
     """Read SIZ and COD of a JPEG 2000 codestream (ITU-T T.800 A.5.1, A.6.1).
 
     Raises:
         Refused: ``decode_failed`` if it is no codestream or asks for more tiles than a radiograph has.
     """
-    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)  # some writers wrap the codestream in JP2 boxes
+    start = bytes(stream[:4096]).find(b"\xff\x4f\xff\x51")  # some writers wrap the codestream in JP2 boxes
     if start < 0 or start + 45 > len(stream):
         raise Refused("decode_failed", tags=(PIXEL_DATA,))
     right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)

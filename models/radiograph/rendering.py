@@ -116,17 +116,23 @@ def render_buffer(
     pixels = pixel_attributes(opened.dataset, limits)
     target = REDUCED_OVERSAMPLING * size if chosen.is_reduced else None
     frame = decode_frame(opened, pixels, target=target)
-    codes = codes_of(frame, pixels)
     notes = [*opened.notes, *frame.notes]
-    if codes.excess:
-        notes.append("samples_above_bits_stored")
     if chosen.is_mimic:
+        codes = codes_of(frame, pixels, must_count=True)
         full = _mimic(frame, codes, pixels)
         image = fit_square(full, size)
     else:
-        full, image = _by_header(opened, frame, codes, pixels, size, notes)
+        grey = grey_attributes(opened.dataset, pixels)
+        notes += grey.notes
+        codes, full, image = _by_header(grey, frame, pixels, size, notes)
+        if grey.voi is not None and is_flat(image, full.shape):
+            # A window that shows nothing (width 1, centre 0) says nothing about the exposure.
+            notes.append("voi_flat")
+            codes, full, image = _by_header(replace(grey, voi=None), frame, pixels, size, notes)
     if is_flat(image, full.shape):
         raise Refused("flat_image")
+    if codes.excess:
+        notes.append("samples_above_bits_stored")
     return Rendered(
         image=image,
         preview=_preview(full) if with_preview else np.empty((0, 0), np.uint8),
@@ -138,23 +144,11 @@ def render_buffer(
 
 
 def _by_header(
-    opened: OpenedFile, frame: Frame, codes: Codes, pixels: PixelAttributes, size: int, notes: list[str]
-) -> tuple[Grey, Grey]:
-    grey = grey_attributes(opened.dataset, pixels)
-    notes += grey.notes
-    full, image = _full_and_image(grey, frame, codes, pixels, size, notes)
-    if grey.voi is not None and is_flat(image, full.shape):
-        # A window that shows nothing (width 1, centre 0) says nothing about the exposure.
-        notes.append("voi_flat")
-        full, image = _full_and_image(replace(grey, voi=None), frame, codes, pixels, size, notes)
-    return full, image
-
-
-def _full_and_image(
-    grey: GreyAttributes, frame: Frame, codes: Codes, pixels: PixelAttributes, size: int, notes: list[str]
-) -> tuple[Grey, Grey]:
+    grey: GreyAttributes, frame: Frame, pixels: PixelAttributes, size: int, notes: list[str]
+) -> tuple[Codes, Grey, Grey]:
+    codes = codes_of(frame, pixels, must_count=grey.voi is None or grey.padding is not None)
     full = look_up(grey_table(grey, codes, pixels, notes), frame.samples)
-    return full, fit_square(full, size)
+    return codes, full, fit_square(full, size)
 
 
 def look_up(table: Grey, samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Grey:
@@ -170,9 +164,11 @@ def is_flat(image: Grey, source: tuple[int, ...]) -> bool:
     """Whether the middle nine tenths of the pixels inside the margin span fewer than ``FLAT_SPREAD``."""
     rows, columns = fitted_size(source[0], source[1], image.shape[0])
     top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
-    inside = np.sort(image[top : top + rows, left : left + columns], axis=None)
+    inside = image[top : top + rows, left : left + columns]
+    cumulated = np.cumsum(np.bincount(inside.ravel(), minlength=256))
     skip = inside.size // 20
-    return int(inside[-1 - skip]) - int(inside[skip]) < FLAT_SPREAD
+    low, high = np.searchsorted(cumulated, [skip + 1, inside.size - skip])
+    return int(high - low) < FLAT_SPREAD
 
 
 def _mimic(frame: Frame, codes: Codes, pixels: PixelAttributes) -> Grey:
@@ -187,7 +183,7 @@ def _mimic(frame: Frame, codes: Codes, pixels: PixelAttributes) -> Grey:
         raise Refused("flat_image")
     scaled = (codes.stored - low) * 255 // (high - low)
     table = np.zeros(codes.possible, np.uint8)
-    table[codes.present] = 255 - scaled if pixels.is_monochrome1 else scaled
+    table[codes.codes] = 255 - scaled if pixels.is_monochrome1 else scaled
     eight_bit = look_up(table, frame.samples)
     ok, encoded = cv2.imencode(".jpg", cv2.equalizeHist(eight_bit), [cv2.IMWRITE_JPEG_QUALITY, 95])
     if not ok:
