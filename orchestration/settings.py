@@ -115,7 +115,7 @@ class IntakeSettings(_Section):
     @field_validator("stat_quiet_s")
     @classmethod
     def _never_above_quiet(cls, stat_quiet_s: float, fields: ValidationInfo) -> float:
-        return min(stat_quiet_s, fields.data.get("quiet_s", stat_quiet_s))
+        return min(stat_quiet_s, float(fields.data.get("quiet_s", stat_quiet_s)))
 
     @field_validator("token")
     @classmethod
@@ -251,7 +251,8 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return Path(os.path.abspath(home.expanduser()))
+        # Links are followed: the kernel tells a process's folder without them.
+        return home.expanduser().resolve()
 
     @property
     def run_folder(self) -> Path:

@@ -6,11 +6,14 @@ import shlex
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestration.cli._common import JsonOption, fail, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from orchestration.embedded.control import Started
 
 app = typer.Typer(help="The services and processes of a data folder.", add_completion=False)
 
@@ -36,7 +39,11 @@ def up(
     from orchestration.embedded import control
 
     names = [name.strip() for part in without or [] for name in part.split(",") if name.strip()]
-    started = control.up(without=names, workers=not no_workers, timeout_s=timeout, announce=say)
+    try:
+        started = control.up(without=names, workers=not no_workers, timeout_s=timeout, announce=say)
+    except KeyboardInterrupt:
+        say("What has been started is left running; `nightread down` stops it.")
+        raise
     embedded, settings = started.embedded, started.settings
     say(f"Nightread is up after {started.seconds:.1f} s in {settings.home}.")
     for service, place in _places(started):
@@ -47,12 +54,8 @@ def up(
     say(f"Left running: {roles}. `nightread down` stops all of it.")
 
 
-def _places(started: object) -> list[tuple[str, str]]:
+def _places(started: Started) -> list[tuple[str, str]]:
     """Where things are, without passwords."""
-    from orchestration.embedded.control import Started
-
-    if not isinstance(started, Started):
-        raise TypeError(type(started))
     embedded = started.embedded
     own = "127.0.0.1"
     kinds = {"minio": "MinIO", "rclone": "rclone"}

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from orchestration.embedded import processes
 from orchestration.embedded.home import EmbeddedError, Home, held, is_held
 from orchestration.embedded.plan import (
@@ -208,14 +210,13 @@ def status(home: Home) -> list[Row]:
         record = state.records.get(one.key)
         process = record.process() if record else None
         ready = record is not None and record.ready and process is not None
-        alive = "starting" if record is None or record.failures < MANY_FAILURES else "dead"
         rows.append(
             Row(
                 role=one.role,
                 queue=one.queue,
                 pid=process.pid if process else None,
                 pids=[member.pid for member in processes.family(process)] if process else [],
-                state=_state(process, ready=ready) if process else ("dead" if record else alive),
+                state=_state(process, ready=ready) if process else ("dead" if record else "starting"),
                 ready=ready,
                 since=record.since if record and process else None,
                 starts=record.starts if record else 0,
@@ -224,7 +225,7 @@ def status(home: Home) -> list[Row]:
     return rows
 
 
-def _state(process: processes.psutil.Process, *, ready: bool) -> str:
+def _state(process: psutil.Process, *, ready: bool) -> str:
     if processes.is_stopped(process):
         return "stopped"
     return "running" if ready else "starting"
@@ -246,7 +247,7 @@ def down(home: Home, announce: Announce) -> list[str]:
         if supervisor is not None and is_supervised(home):
             running = [record.key for record in state.records.values() if record.process() is not None]
             announce(f"Stopping {', '.join(running) or 'the supervisor'} ...")
-            with contextlib.suppress(processes.psutil.Error):
+            with contextlib.suppress(psutil.Error):
                 supervisor.send_signal(signal.SIGTERM)
                 supervisor.send_signal(signal.SIGCONT)
             limit = time.monotonic() + STOP_LIMIT_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from orchestration.embedded import object_store, postgres
 from orchestration.embedded.home import Home
@@ -44,7 +45,7 @@ def make_roles_and_database(home: Home, settings: Settings) -> None:
     if settings.database.url is None:
         raise ValueError("no database URL")
     place = make_url(settings.database.url.get_secret_value())
-    login = {
+    login: dict[str, Any] = {
         "host": place.host,
         "port": place.port,
         "user": postgres.ADMIN,

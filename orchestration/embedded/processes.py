@@ -197,9 +197,10 @@ def _key_of(process: psutil.Process, home: Home, sessions: set[int], servers: di
     return None
 
 
-def kill_session(leader: int) -> None:
+def kill_session(record: Record) -> None:
     """Kill what a dead session leader left behind, for example the sandbox of a worker's child."""
-    kill_all(find_session(leader))
+    if record.pid > 0 and start_mark(record.pid) in (0.0, record.created):
+        kill_all(find_session(record.pid))
 
 
 def find_session(leader: int) -> list[psutil.Process]:

@@ -63,7 +63,11 @@ class Supervisor:
             for one in list(self.plan.values()):
                 if self.stopping:
                     break
-                self._tend(one)
+                try:
+                    self._tend(one)
+                except (OSError, psutil.Error) as error:  # a full disk must not end the supervisor
+                    say("fault", one.key, kind=type(error).__name__)
+                    self.not_before[one.key] = time.monotonic() + LAST_BACKOFF_S
             self._cap_logs()
             self._write()
             time.sleep(PAUSE_S)
@@ -104,24 +108,35 @@ class Supervisor:
         self._plan_seen = (found.st_mtime_ns, found.st_ino)
         name, wanted = processes.read_plan(self.home)
         self.plan = {one.key: one for one in wanted}
-        for key, record in sorted(
-            self.state.records.items(), key=lambda item: processes.stop_rank(item[1].role)
-        ):
-            one = self.plan.get(key)
-            if one is not None and one.fingerprint == record.fingerprint:
-                continue
-            process = record.process()
-            if process is not None:
-                say("replaced" if one else "removed", key, pid=record.pid)
-                stop_signal = one.stop_signal if one else signal.SIGTERM
-                processes.stop(process, stop_signal, one.grace_s if one else 10.0)
-                processes.kill_session(record.pid)
-            self._reap(key)
-            self.ready_at.pop(key, None)
-            del self.state.records[key]
+        outdated = [
+            record
+            for key, record in self.state.records.items()
+            if key not in self.plan or self.plan[key].fingerprint != record.fingerprint
+        ]
+        self._replace(sorted(outdated, key=lambda record: processes.stop_rank(record.role)))
         self.not_before.clear()
         self.state.plan = name
         self._changed = True
+
+    def _replace(self, outdated: list[Record]) -> None:
+        """Stop processes that are no longer wanted as they are; all at once, each within its grace."""
+        ending: list[tuple[Record, psutil.Process, int, float]] = []
+        for record in outdated:
+            one, process = self.plan.get(record.key), record.process()
+            if process is not None:
+                say("replaced" if one else "removed", record.key, pid=record.pid)
+                stop_signal = one.stop_signal if one else signal.SIGTERM
+                grace_s = one.grace_s if one else 10.0
+                ending.append((record, process, stop_signal, time.monotonic() + grace_s))
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(stop_signal)
+        for record, process, stop_signal, limit in ending:
+            processes.stop(process, stop_signal, max(0.1, limit - time.monotonic()))
+            processes.kill_session(record)
+        for record in outdated:
+            self._reap(record.key)
+            self.ready_at.pop(record.key, None)
+            del self.state.records[record.key]
 
     def _tend(self, one: Specification) -> None:
         """Start, probe or restart one process."""
@@ -152,7 +167,7 @@ class Supervisor:
             del self.children[key]
 
     def _note_death(self, one: Specification, record: Record, now: float) -> None:
-        processes.kill_session(record.pid)
+        processes.kill_session(record)
         if one.once and record.last_exit == 0:
             record.done = record.ready = True
             record.pid = 0
@@ -164,9 +179,19 @@ class Supervisor:
         # A killed service that was ready comes back at once.
         self.not_before[one.key] = now + (0.0 if record.ready and record.failures == 1 else pause_s)
         say("died", one.key, pid=record.pid, exit=record.last_exit, failures=record.failures)
+        if one.quiet and record.failures == 3:
+            self._log_why_it_ends(one)
         record.pid, record.ready = 0, False
         self.ready_at.pop(one.key, None)
         self._changed = True
+
+    def _log_why_it_ends(self, one: Specification) -> None:
+        """Start a silenced program once more and keep its last words: before it serves it names no object."""
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            said = subprocess.run(one.argv, env=one.environment, capture_output=True, timeout=2, check=False)
+            lines = (said.stdout + said.stderr).decode(errors="replace").splitlines()
+            fatal = [line for line in lines if "FATAL" in line or "Failed" in line]
+            (self.home.logs / f"{one.key}.log").write_text("\n".join(fatal) + "\n")
 
     def _is_ready(self, key: str) -> bool:
         if key not in self.plan:
@@ -184,7 +209,6 @@ class Supervisor:
             READY_FILE: str(ready_file),
         }
         log_path = Path(os.devnull) if one.quiet else self.home.logs / f"{one.key}.log"
-        Path(one.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         if record is None:
             record = Record(key=one.key, role=one.role, queue=one.queue)
             self.state.records[one.key] = record
@@ -192,6 +216,7 @@ class Supervisor:
         record.starts += 1
         record.since = time.time()
         try:
+            Path(one.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             with log_path.open("ab") as log:
                 child = subprocess.Popen(
                     one.argv,
@@ -242,8 +267,9 @@ class Supervisor:
 
     def _write(self) -> None:
         if self._changed:
-            processes.write_state(self.home, self.state)
-            self._changed = False
+            with contextlib.suppress(OSError):  # tried again at the next look
+                processes.write_state(self.home, self.state)
+                self._changed = False
 
     def _stop_all(self) -> None:
         say("stopping", "supervisor")
@@ -265,7 +291,8 @@ def _session(process: psutil.Process) -> int:
 def say(event: str, key: str, **fields: object) -> None:
     """One line of the supervisor's log: keys and numbers only."""
     parts = [datetime.now(UTC).isoformat(timespec="milliseconds"), event, key]
-    print(*parts, *(f"{name}={value}" for name, value in fields.items()), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(*parts, *(f"{name}={value}" for name, value in fields.items()), file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -266,3 +266,24 @@ def test_a_long_log_is_cut_and_its_last_part_kept(home: Home, monkeypatch: pytes
     supervisor.Supervisor(home)._cap_logs()
     assert log.read_text() == ""
     assert log.with_suffix(".log.1").read_text() == "x" * 101
+
+
+def test_a_silenced_program_that_cannot_start_leaves_its_last_words(home: Home) -> None:
+    code = "import sys;print('API: GetObject(object=PLANTED)');sys.exit('FATAL the port is taken')"
+    processes.write_plan(home, "one", [_role("minio", code, quiet=True)])
+    control.start_supervisor(home)
+    log = home.logs / "minio.log"
+    _eventually(log.exists, "the log")
+    assert log.read_text() == "FATAL the port is taken\n"
+
+
+def test_a_fault_of_the_disk_does_not_end_the_supervisor(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration.embedded import supervisor
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    one = supervisor.Supervisor(home)
+    monkeypatch.setattr(processes, "write_state", full)
+    one._write()
+    assert one._changed, "it is written at the next look"
