@@ -18,7 +18,7 @@ _DENIES = re.compile(
     r"|not (widened|enlarged)|within normal limits|normal|unremarkable|intact",
 )
 _WORDS = {
-    P.CARDIOMEGALY: r"cardiomegaly|(heart|silhouette) is \w+ enlarged|enlarged heart|enlargement of",
+    P.CARDIOMEGALY: r"cardiomegaly|(heart|silhouette) is \w+ enlarged|enlarged heart|ment of the cardiac",
     P.ENLARGED_CARDIOMEDIASTINUM: r"mediastin(um|al)",
     P.LUNG_LESION: r"nodule|nodular|mass\b|mass-like",
     P.LUNG_OPACITY: r"opacit|airspace disease",

@@ -120,12 +120,12 @@ def measure(case: Case) -> Build:
         for side in sides(finding.side):
             dome_of[side] -= (6 + 16 * finding.severity) * (1.0 if finding.form == "lobar" else 0.5)
     # A view from the front and a shallow breath make every heart look larger, so the limits move too.
-    ratio = body.uniform(0.40, 0.465) + (0.035 if ap else 0.0) - 0.006 * breath
+    ratio = body.uniform(0.40, 0.47) + (0.035 if ap else 0.0) - 0.006 * breath
     for finding in case.of(P.CARDIOMEGALY):
-        ratio = (0.575 if ap else 0.54) + 0.13 * finding.severity
-    upper = body.uniform(24, 30) + (3.0 if ap else 0.0)
+        ratio = (0.56 if ap else 0.52) + 0.14 * finding.severity
+    upper = body.uniform(23, 30.5) + (3.0 if ap else 0.0)
     for finding in case.of(P.ENLARGED_CARDIOMEDIASTINUM):
-        upper = 42 + 20 * finding.severity
+        upper = 39 + 21 * finding.severity
     woman = case.patient.sex == "F"
     return Build(
         half_width=half_width,

@@ -35,15 +35,15 @@ def sample_exposure(case: Case) -> Exposure:
     if rng.random() < 0.35:
         borders = [rng.uniform(0, 0.045) if rng.random() < 0.6 else 0.0 for _ in range(4)]
     return Exposure(
-        brightness=rng.gauss(0, 0.045),
-        contrast=rng.uniform(4.6, 6.2) - (0.4 if ap else 0.0),
+        brightness=rng.gauss(0, 0.06),
+        contrast=rng.uniform(4.4, 6.3) - (0.4 if ap else 0.0),
         noise=rng.uniform(0.004, 0.014) * (1.5 if ap else 1.0),
         scatter=rng.uniform(0.05, 0.16) + (0.05 if ap else 0.0),
         sharpening=rng.uniform(0.25, 0.7),
         borders=(borders[0], borders[1], borders[2], borders[3]),
-        zoom=rng.uniform(1.0, 1.14),
-        angle_rad=rng.gauss(0, 0.045 if ap else 0.022),
-        shift_mm=(rng.gauss(0, 8), rng.gauss(4, 8)),
+        zoom=rng.uniform(0.98, 1.17),
+        angle_rad=rng.gauss(0, 0.055 if ap else 0.03),
+        shift_mm=(rng.gauss(0, 10), rng.gauss(4, 10)),
     )
 
 

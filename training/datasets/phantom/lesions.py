@@ -170,11 +170,11 @@ def _edema(chest: Chest, finding: Finding) -> None:
         lung = _lung(chest, side)
         if finding.form == "alveolar":
             shape = wing * (0.55 + 0.6 * grain)
-            _opacify(chest, np.clip(shape, 0, 1) * lung, 0.50 + 0.38 * grade)
+            _opacify(chest, np.clip(shape, 0, 1) * lung, 0.42 + 0.42 * grade)
         else:
-            _opacify(chest, wing * lung * (0.6 + 0.4 * grain), 0.26 + 0.3 * grade)
+            _opacify(chest, wing * lung * (0.6 + 0.4 * grain), 0.20 + 0.3 * grade)
         base = np.clip((chest.y - 150) / 110, 0.25, 1)
-        _opacify(chest, lung * fine * base, 0.13 + 0.15 * grade)
+        _opacify(chest, lung * fine * base, 0.11 + 0.15 * grade)
         for number in range(rng.randint(7, 10)):  # Kerley B: short, level, at the outer wall
             y = build.dome[side] + 14 - number * 8.0 + rng.uniform(-1.5, 1.5)
             edge = wall_x(build, y) - 1
@@ -340,7 +340,9 @@ def _effusion(chest: Chest, finding: Finding) -> None:
         fluid = np.clip((chest.y - level) / 7 + 0.5, 0, 1) * lung
         fluid = soft(chest.frame, fluid.astype(np.float32), 1.5)
         _opacify(chest, fluid, 0.96)
-        chest.extra += (0.03 + 0.035 * grade) * fluid * lung
+        # Fluid is as dense as the abdomen below it, so the dome disappears.
+        below = np.clip((chest.y - (build.dome[Side.RIGHT] - 30)) / 110, 0, 1)
+        chest.extra += fluid * (0.16 * below + 0.02 + 0.03 * grade)
         veil = np.clip((chest.y - level + 45) / 60, 0, 1) * lung  # fluid running up behind the lung
         _opacify(chest, veil.astype(np.float32), 0.10 + 0.12 * grade)
         _mark(chest, finding, (fluid > 0.5) & (lung > 0.3))
