@@ -44,7 +44,7 @@ def aggregate(said: Iterable[Assertion]) -> Mapping[Pathology, Label]:
         kinds[assertion.pathology].add(assertion.label)
         if present and assertion.pathology is not Pathology.SUPPORT_DEVICES:
             abnormal = True
-        if present and assertion.phrase in ("chf", "heart failure"):
+        if present and assertion.phrase.endswith(("chf", "failure")):
             kinds[Pathology.CARDIOMEGALY].add(Label.UNCERTAIN)
     labels = {pathology: _join(kinds[pathology]) for pathology in PATHOLOGIES}
     labels[Pathology.NO_FINDING] = Label.ABSENT if abnormal else Label.POSITIVE

@@ -189,7 +189,8 @@ _BARE_ORGAN = re.compile(
 _CLAUSE = re.compile(r"(;\s*|,? but |,? however,? |,? although |,? while |,? whereas )", re.I)
 _AND = re.compile(r",? and (?=[a-z])", re.I)
 _EMPTY = re.compile(
-    r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|otherwise|overall|essentially|,|\W)*$",
+    r"^(?:the|a|an|there (?:is|are)|is|are|and|with|in|of|at|no|this|it|these|findings?|otherwise|overall|"
+    r"essentially|,|\W)*$",
     re.I,
 )
 
@@ -311,7 +312,8 @@ def _rewrite_change(text: str) -> str:
             if what.lower().startswith(("there is ", "there are ")) and _is_finding(what):
                 return what + rest
             joined = re.match(
-                r"(?:,| and) (?:also |now |still |remains? |is |are )?(?P<state>(?:mildly |moderately |markedly |"
+                r"(?:,| and) (?:also |now |still |remains? |is |are )?(?P<state>(?:mildly |moderately |"
+                r"markedly |"
                 r"severely )?(?:enlarged|prominent|normal|tortuous|"
                 r"calcified|small|large|moderate|mild|widened|within normal limits|low|unremarkable)\b.*)",
                 rest,

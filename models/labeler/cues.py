@@ -109,7 +109,8 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         rf"largely |interval )*"
         rf"(?:absent|resolved|cleared|removed|excluded|ruled out|negative|withdrawn|disappeared|extracted|"
         rf"evacuated|drained)\b"
-        rf"|(?<=[a-z] )(?:resolved|disappeared)\b(?! [a-z])|(?:is|are) (?:unremarkable|unlikely)|: (?:none|"
+        rf"|(?<=[a-z] )(?:resolved|disappeared|absent)\b(?! [a-z])|(?:is|are) (?:unremarkable|unlikely)|"
+        rf": (?:none|"
         rf"absent|negative|no)\b",
     ),
     (
@@ -138,7 +139,9 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
     ),
 )
 
-_CUE = re.compile("|".join(rf"(?P<{cue.value}>(?:(?<![a-z0-9])|(?=[;:]))(?:{words}))" for cue, words in _EXPRESSIONS))
+_CUE = re.compile(
+    "|".join(rf"(?P<{cue.value}>(?:(?<![a-z0-9])|(?=[;:]))(?:{words}))" for cue, words in _EXPRESSIONS)
+)
 
 
 @dataclass(frozen=True, slots=True)

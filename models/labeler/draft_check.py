@@ -22,7 +22,7 @@ _ALL_ABNORMAL = tuple(p for p in PATHOLOGIES if p not in (_P.NO_FINDING, _P.SUPP
 _VERB = r"(?: (?:is|are|appear|appears|remain|remains))?"
 _MILD = (
     r"(?: (?:both|bilaterally|grossly|well|normally|fully|expanded|inflated|aerated|and|symmetrically|"
-    r"otherwise))*"
+    r"hyper\w+|but|otherwise))*"
 )
 
 # A sentence of normality denies pathologies that it does not name.
@@ -30,7 +30,7 @@ _IMPLIED: tuple[tuple[re.Pattern[str], tuple[Pathology, ...]], ...] = (
     (re.compile(rf"\b(?:lungs?|lung (?:fields|zones)|parenchyma)\b{_VERB}{_MILD} (?:clear|normal|"
     rf"unremarkable)\b"
                 r"(?! (?:of|from|except|apart))|\bclear lungs?\b"), _LUNGS),
-    (re.compile(r"\bno (?:\w+ )?(?:acute|active) (?:or \w+ )?(?:radiographic )?"
+    (re.compile(r"\bno (?:\w+ ){0,3}(?:acute|active) (?:or \w+ )?(?:radiographic )?"
                 r"(?:cardio-?pulmonary|cardiac|pulmonary|intrathoracic|thoracic|chest|disease|process|"
                 r"abnormalit\w+|"
                 r"finding\w*)"), _ACUTE),
@@ -53,7 +53,6 @@ _IMPLIED: tuple[tuple[re.Pattern[str], tuple[Pathology, ...]], ...] = (
                 r"\bno (?:\w+ )?(?:bony|osseous|skeletal|rib) (?:abnormalit|lesion|injur|finding)"),
      (_P.FRACTURE,)),
 )  # fmt: skip
-_NOT_QUITE = re.compile(r"\b(?:otherwise|except|apart from|aside from|other than|no acute change)\b")
 # "No large effusion" leaves room for a small one.
 _PARTIAL = re.compile(
     r"\b(?:large|sizeable|sizable|significant|massive|tension|displaced|overt|frank|new|gross|substantial|"
@@ -187,13 +186,15 @@ def _statements(sentences: list[str]) -> tuple[dict[Pathology, Label], dict[Path
                 whole.add(mention.pathology)
                 for child in _denied_with(mention):
                     implied.setdefault(child, index)
-        if not _NOT_QUITE.search(lower):
-            for expression, denied in _IMPLIED:
-                if expression.search(lower):
-                    for pathology in denied:
-                        implied.setdefault(pathology, index)
+        for expression, denied in _IMPLIED:
+            if expression.search(lower):
+                for pathology in denied:
+                    implied.setdefault(pathology, index)
     labels = dict(aggregate(said))
     no_finding = labels.pop(_P.NO_FINDING)
+    if any(labels[pathology] in (Label.POSITIVE, Label.UNCERTAIN) for pathology in _LUNGS):
+        # "Otherwise clear" beside atelectasis: the atelectasis is itself an opacity.
+        implied.pop(_P.LUNG_OPACITY, None)
     where: dict[Pathology, int] = {}
     for pathology, label in labels.items():
         if label is Label.NEGATIVE and pathology not in whole:

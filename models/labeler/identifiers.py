@@ -57,9 +57,10 @@ _AGE = re.compile(
     r"(?:man|woman|male|female|boy|girl|patient|gentleman|lady|infant|child)?\b(?= |,|\.|$)",
     re.I,
 )
+# Little words that lead to nothing once a name or date is gone.
 _ORPHAN = re.compile(
-    r"(?:\b(?:by|with|to|at|on|of|from|dated|per|for|the|a|an|and|in|is|are|was|were|seen|"
-    r"call)\s+)+(?:\[removed\][\s,;]*)+(?=[.,;)\n]|$)|(?:\[removed\][\s,;:]*)+",
+    r"(?:(?:\b(?:by|with|to|at|on|of|from|dated|per|for|the|a|an|and|in|is|are|was|were|seen|call)\s+)+"
+    r"(?:\[removed\][\s,;]*)+)+(?=[.,;)\n]|$)|(?:\[removed\][\s,;:]*)+",
     re.I,
 )
 _CONTROL = re.compile(
@@ -71,7 +72,8 @@ _CONTROL = re.compile(
 _INSTRUCTION = re.compile(
     r"\b(?:ignore|disregard|forget|override|bypass)\b.{0,40}\b(?:previous|prior|above|all|any|your|these|"
     r"the)\b.{0,30}\b(?:instruction|prompt|rule|message|"
-    r"context|guideline|image|text)s?\b|\byou are (?:now |an? )(?:\w+ )?(?:assistant|model|ai|radiologist|"
+    r"context|guideline|image|text)s?\b|\byou are (?:now )?(?:an? )?(?:\w+ ){0,2}(?:assistant|model|ai|"
+    r"radiologist|"
     r"chatbot|bot)\b|\b(?:system|developer) prompt\b|"
     r"\bas an? (?:ai|language model)\b|\b(?:please |you must |always |only )(?:write|respond|answer|report|"
     r"output|say|reply|print|state)\b|"

@@ -62,7 +62,7 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
     ),
     _P.EDEMA: (
         r"o?edema\w*",
-        r"heart failure",
+        r"(?:heart|cardiac|congestive|ventricular) failure",
         r"chf\b",
         r"kerley b? ?lines?",
     ),
@@ -75,6 +75,7 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
     _P.ATELECTASIS: (
         r"atelecta\w*",
         r"(?:lobar|lobe|lung|segmental|subsegmental|basal|basilar|complete|partial|volume) collapse\b",
+        r"collapse\b(?! of (?:the )?(?:[tl]\d|\w+ vertebra|vertebra))",
         r"collapsed? (?:of the )?(?:\w+ ){0,3}(?:lung|lobe|segment|lingula)\b",
     ),
     _P.PNEUMOTHORAX: (r"(?:hydro)?pneumothora(?:x|ces|xes|cies)\b", r"pneumothorac\w+", r"pneumothorx\b"),
@@ -116,7 +117,8 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
         r"(?:ventricular|atrial|electrode|ekg|ecg|monitor\w*|transvenous|epicardial) (?:\w+ )?leads?\b",
         r"surgical clips?\b",
         r"(?:spinal|posterior|anterior|orthopedic|harrington) (?:\w+ )?(?:rods?|fusion hardware)",
-        r"(?:left|right)(?:[- ]sided)? (?:chest )?ports?\b", r"port\b(?= (?:in place|with|terminat|tip|is|catheter))",
+        r"(?:left|right)(?:[- ]sided)? (?:chest )?ports?\b",
+        r"port\b(?= (?:in place|with|terminat|tip|is|catheter))",
         r"shunt\b", r"stimulators?\b", r"sheath\b",
     ),
 }  # fmt: skip
