@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.selective_scan.gradients import assemble
 from models.selective_scan.native import KernelUnavailable, library
 
 _TILE = 16  # channels a task, TILE in native/vector.h
@@ -65,7 +66,7 @@ class _CompiledScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, ...]:
         features, projected, dt_weight, _, _, skip = ctx.saved_tensors
-        batch, height, width, channels, rank, states = sizes = _sizes(*ctx.saved_tensors)
+        batch, height, width, channels, _, states = sizes = _sizes(*ctx.saved_tensors)
         grad_output = grad_output.contiguous()
         grad_features = torch.empty_like(features)
         grad_step = features.new_empty(batch * height * width, 4, channels)
@@ -82,17 +83,16 @@ class _CompiledScan(torch.autograd.Function):
             grad_a_log,
             *sizes,
         )
-        low_rank = projected[..., :rank].flatten(0, 2).transpose(0, 1)  # (4, BL, R)
-        by_walk = grad_step.transpose(0, 1)  # (4, BL, D)
-        grad_low_rank = (by_walk @ dt_weight).transpose(0, 1).reshape(*projected.shape[:4], rank)
-        grad_skip = (grad_output * features).sum((0, 1, 2)).expand_as(skip)
-        return (
-            grad_features,
-            torch.cat([grad_low_rank, grad_bc.sum(0)], dim=-1),
-            by_walk.transpose(1, 2) @ low_rank,
-            grad_step.sum(0),
-            grad_a_log.sum(0),
-            grad_skip,
+        return assemble(
+            features,
+            projected,
+            dt_weight,
+            skip,
+            grad_output,
+            grad_features=grad_features,
+            grad_step=grad_step,
+            grad_bc=grad_bc,
+            grad_a_log=grad_a_log,
         )
 
 
