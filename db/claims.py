@@ -2,9 +2,11 @@
 
 A step moves ``ready -> leased -> done``; back to ``ready`` with a later ``run_after`` after a retryable
 failure, or when its lease expires; ``dead`` when its attempts are used up or the fault is a bug;
-``cancelled`` when superseded. A claim is committed before anything is computed, so no lock is held while
-a network runs. What makes a second run harmless is the *fence*: it grows with each claim, and a finish
-counts only for steps that still carry the fence it shows, in the very transaction that writes the results.
+``cancelled`` when superseded. An outage of a store is nobody's attempt: it is counted apart and waited out,
+so that a night in which the object store is away for ten minutes leaves nothing dead. A claim is committed
+before anything is computed, so no lock is held while a network runs. What makes a second run harmless is
+the *fence*: it grows with each claim, and a finish counts only for steps that still carry the fence it
+shows, in the very transaction that writes the results.
 
 Only the database's clock is used.
 """
@@ -17,13 +19,16 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
-from sqlalchemy.types import BigInteger, Integer
+from sqlalchemy.types import BigInteger, Integer, Text
 
 MAX_ATTEMPTS = 6
 """Claims before a step is dead. Killed workers use attempts too, so three would be too few."""
 
-_BACKOFF_SQL = "least(300, power(2, attempt)) * (0.75 + random() / 2) * interval '1 second'"
-"""2, 4, 8 ... 300 seconds, a quarter more or less, so that a crowd does not come back at once."""
+MAX_OUTAGES = 100
+"""Outages in a row before a step is dead: about an hour and a half of a store that is away."""
+
+_JITTER_SQL = "(0.75 + random() / 2) * interval '1 second'"
+"""A quarter more or less, so that a crowd does not come back at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,19 +142,41 @@ def finish(session: Session, claims: Sequence[Claim]) -> list[Claim]:
     return [c for c in claims if c.step_id in owned]
 
 
+_SUPERSEDED = """EXISTS (
+    SELECT FROM reading WHERE reading.id = step.reading_id AND reading.state = 'superseded')"""
+
+
+def _given_back(used_up: str) -> str:
+    """Where a step goes that was not finished: nobody needs it any more, dead, or ready again."""
+    over = f"{_SUPERSEDED} OR {used_up}"
+    return f"""
+        state = CASE WHEN {_SUPERSEDED} THEN 'cancelled' WHEN {used_up} THEN 'dead' ELSE 'ready' END,
+        finished_at = CASE WHEN {over} THEN now() END,
+        lease_owner = NULL, lease_expires_at = NULL"""
+
+
 _RETRY = _fenced(
-    f"""UPDATE step SET
-        state = CASE WHEN attempt >= :max_attempts THEN 'dead' ELSE 'ready' END,
-        finished_at = CASE WHEN attempt >= :max_attempts THEN now() END,
-        run_after = now() + {_BACKOFF_SQL},
-        lease_owner = NULL, lease_expires_at = NULL, reason = :reason
+    f"""UPDATE step SET {_given_back("attempt >= :limit")},
+        run_after = now() + least(300, power(2, attempt)) * {_JITTER_SQL}, reason = :reason
+        WHERE {_HELD} RETURNING id, state"""  # noqa: S608
+)
+_WAIT_OUT = _fenced(
+    f"""UPDATE step SET {_given_back("outages + 1 >= :limit")},
+        run_after = now() + least(60, power(2, least(outages, 10) + 1)) * {_JITTER_SQL}, reason = :reason,
+        outages = outages + 1, attempt = attempt - 1
         WHERE {_HELD} RETURNING id, state"""  # noqa: S608
 )
 
 
-def retry(session: Session, claims: Sequence[Claim], reason: str) -> list[Claim]:
-    """Send steps back to ``ready`` with a later ``run_after``; returns those whose attempts are used up."""
-    rows = session.execute(_RETRY, {**_held(claims), "reason": reason, "max_attempts": MAX_ATTEMPTS})
+def retry(session: Session, claims: Sequence[Claim], reason: str, *, outage: bool = False) -> list[Claim]:
+    """Send steps back to ``ready`` with a later ``run_after``; returns those whose attempts are used up.
+
+    Args:
+        outage: A store was away, which is no fault of the step: the attempt is given back, and the pause
+            grows from 2 to 60 seconds; otherwise from 2 to 300.
+    """
+    statement, limit = (_WAIT_OUT, MAX_OUTAGES) if outage else (_RETRY, MAX_ATTEMPTS)
+    rows = session.execute(statement, {**_held(claims), "reason": reason, "limit": limit})
     dead = {row.id for row in rows if row.state == "dead"}
     _tell_subjects(session, list(dead))
     return [c for c in claims if c.step_id in dead]
@@ -190,26 +217,33 @@ def _tell_subjects(session: Session, dead_step_ids: list[int]) -> None:
     )
 
 
-def reap(session: Session) -> dict[str, int]:
+def owners(connection: Connection) -> set[str]:
+    """Who holds leases now."""
+    rows = connection.execute(text("SELECT DISTINCT lease_owner FROM step WHERE state = 'leased'"))
+    return {row.lease_owner for row in rows}
+
+
+_REAP = text(
+    f"""WITH late AS (
+        SELECT id FROM step
+        WHERE state = 'leased' AND (lease_expires_at < now() OR lease_owner = ANY(:dead_owners))
+        FOR UPDATE SKIP LOCKED)
+    UPDATE step SET {_given_back("attempt >= :limit")},
+        run_after = now(), alone = true, reason = 'lease_expired'
+    FROM late WHERE step.id = late.id
+    RETURNING step.id, step.stage, step.state"""  # noqa: S608
+).bindparams(bindparam("dead_owners", type_=ARRAY(Text)))
+
+
+def reap(session: Session, dead_owners: Sequence[str] = ()) -> dict[str, int]:
     """Take back expired leases; returns how many of each stage are ready again.
 
     Whoever held it died or hangs, perhaps because of this very step: it is claimed alone next time.
+
+    Args:
+        dead_owners: Owners known to have died; their leases need not expire first.
     """
-    rows = session.execute(
-        text(
-            """WITH late AS (
-                SELECT id FROM step WHERE state = 'leased' AND lease_expires_at < now()
-                FOR UPDATE SKIP LOCKED)
-            UPDATE step SET
-                state = CASE WHEN attempt >= :max_attempts THEN 'dead' ELSE 'ready' END,
-                finished_at = CASE WHEN attempt >= :max_attempts THEN now() END,
-                run_after = now(), lease_owner = NULL, lease_expires_at = NULL, alone = true,
-                reason = 'lease_expired'
-            FROM late WHERE step.id = late.id
-            RETURNING step.id, step.stage, step.state"""
-        ),
-        {"max_attempts": MAX_ATTEMPTS},
-    ).all()
+    rows = session.execute(_REAP, {"dead_owners": list(dead_owners), "limit": MAX_ATTEMPTS}).all()
     _tell_subjects(session, [row.id for row in rows if row.state == "dead"])
     ready: dict[str, int] = {}
     for row in rows:
@@ -257,7 +291,7 @@ def redrive(session: Session, stage: str | None = None) -> dict[str, int]:
                 WHERE step.state = 'dead' AND (CAST(:stage AS text) IS NULL OR step.stage = :stage)
                   AND (reading.id IS NULL OR reading.state = 'failed')
                 FOR UPDATE OF step SKIP LOCKED)
-            UPDATE step SET state = 'ready', attempt = 0, run_after = now(), reason = NULL,
+            UPDATE step SET state = 'ready', attempt = 0, outages = 0, run_after = now(), reason = NULL,
                 finished_at = NULL, alone = true
             FROM dead WHERE step.id = dead.id
             RETURNING step.stage, step.reading_id, step.object_id"""

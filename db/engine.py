@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -40,6 +40,20 @@ def make_engine(url: str, *, pool_size: int = 4, application: str = "nightread")
 
 
 @contextmanager
+def lasting_connection(engine: Engine) -> Iterator[Connection]:
+    """A connection outside any transaction, for a lock of its session; closed for good at the end.
+
+    Raises:
+        DatabaseUnavailable: If Postgres went away.
+    """
+    with _translated(), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        try:
+            yield connection
+        finally:
+            connection.invalidate()  # whatever lock is left must not go back to the pool
+
+
+@contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
     """One transaction; commits at the end, rolls back on an error.
 
@@ -47,9 +61,14 @@ def transaction(engine: Engine) -> Iterator[Session]:
         DatabaseUnavailable: If Postgres went away, at any point including the commit. The commit may then
             have happened: what is written must bear being written again.
     """
+    with _translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     try:
-        with Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise DatabaseUnavailable("Postgres did not answer") from error
     except DBAPIError as error:

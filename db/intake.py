@@ -60,19 +60,18 @@ def unknown(session: Session, objects: Sequence[StoredObject]) -> list[StoredObj
     """Those of a page of a listing that have no row yet, found without writing anything."""
     if not objects:
         return []
-    known = set(
-        session.execute(
-            text(
-                """SELECT object.key, object.version FROM object
-                   JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS text[])) AS listed (key, version)
-                     USING (key, version)
-                   WHERE object.bucket = :bucket"""
-            ),
-            {
-                "keys": [o.key for o in objects],
-                "versions": [o.version for o in objects],
-                "bucket": objects[0].bucket,
-            },
-        ).tuples()
+    rows = session.execute(
+        text(
+            """SELECT object.key, object.version FROM object
+               JOIN unnest(CAST(:keys AS text[]), CAST(:versions AS text[])) AS listed (key, version)
+                 USING (key, version)
+               WHERE object.bucket = :bucket"""
+        ),
+        {
+            "keys": [o.key for o in objects],
+            "versions": [o.version for o in objects],
+            "bucket": objects[0].bucket,
+        },
     )
+    known = {(row.key, row.version) for row in rows}
     return [o for o in objects if (o.key, o.version) not in known]

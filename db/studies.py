@@ -222,6 +222,29 @@ def _settle_at_once_if_complete(session: Session, study_id: int) -> None:
     )
 
 
+def lock_studies(session: Session, reading_ids: Sequence[int]) -> None:
+    """Lock the studies of these readings, in the order of their numbers.
+
+    Everyone who writes readings locks their studies first, as ``settle`` does. The other way round a
+    finishing batch (reading, then its study) and ``settle`` (study, then its readings) wait for each other.
+    """
+    session.execute(
+        text(
+            """SELECT id FROM study WHERE id IN (SELECT study_id FROM reading WHERE id = ANY(:ids))
+               ORDER BY id FOR NO KEY UPDATE"""
+        ),
+        {"ids": list(reading_ids)},
+    )
+
+
+def lock_named_studies(session: Session, study_instance_uids: Sequence[str]) -> None:
+    """Lock those of these studies that exist, in the order of their numbers, before instances are filed."""
+    session.execute(
+        text("SELECT id FROM study WHERE study_instance_uid = ANY(:uids) ORDER BY id FOR NO KEY UPDATE"),
+        {"uids": list(study_instance_uids)},
+    )
+
+
 _SETTLE = text(
     """WITH due AS (
         SELECT id FROM study WHERE settle_at <= now() ORDER BY lane, settle_at LIMIT :limit

@@ -7,6 +7,7 @@ work is claimed from Postgres, and the pump rings again for every stage that has
 from __future__ import annotations
 
 import functools
+import time
 from typing import Any
 
 import celery.signals
@@ -27,6 +28,12 @@ KEY_PREFIX = "nightread:"
 VISIBILITY_TIMEOUT_S = 900
 _BELL_S = 2
 """How long a bell that nobody answered keeps others from ringing; then the next ring goes through."""
+
+_DEAF_S = 2
+"""How long nothing is rung after a ring failed: a Redis that hangs must not hold up who has work to do."""
+
+_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+"""A connection that died with an earlier Redis is noticed by the first try and replaced for the second."""
 
 _FAULTS = (OperationalError, redis.RedisError, OSError)
 
@@ -106,7 +113,23 @@ app = make_app(settings())
 def _redis() -> redis.Redis:
     assert settings().broker.url is not None
     url = settings().broker.url.get_secret_value()  # type: ignore[union-attr]
-    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
+
+
+class _Deafness:
+    """Redis did not answer a moment ago; the pump rings again for whatever was not rung for."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + _DEAF_S
+
+    def lasts(self) -> bool:
+        return time.monotonic() < self._until
+
+
+_deafness = _Deafness()
 
 
 def ring(stage: str) -> None:
@@ -115,18 +138,24 @@ def ring(stage: str) -> None:
     One bell is enough until a task of the stage has begun, so a flood of events sends one message.
     """
     row = pipeline.stage(stage)
+    if _deafness.lasts():
+        return
     try:
         if _redis().set(f"{KEY_PREFIX}bell:{stage}", 1, nx=True, ex=_BELL_S):
-            app.send_task(row.task, queue=row.queue, retry=False, ignore_result=True)
+            app.send_task(row.task, queue=row.queue, retry=True, retry_policy=_ONCE_MORE, ignore_result=True)
     except _FAULTS as error:
+        _deafness.begin()
         log.warning("ring_failed", stage=stage, error=type(error).__name__)
 
 
 def _answer(stage: str) -> None:
     """Take the bell down before claiming: what is written from now on rings anew."""
+    if _deafness.lasts():
+        return
     try:
         _redis().delete(f"{KEY_PREFIX}bell:{stage}")
     except _FAULTS as error:
+        _deafness.begin()
         log.warning("bell_not_answered", stage=stage, error=type(error).__name__)
 
 

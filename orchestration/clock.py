@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 import structlog
 from sqlalchemy import text
 
 from db import claims, studies
-from db.engine import transaction
+from db.engine import lasting_connection, transaction
 from db.errors import StoreError
 from orchestration import pipeline
 from orchestration.app import ring, settings
 from orchestration.sweep import sweep
 from orchestration.wiring import context
+from workers import owner
 from workers.context import Context
 
 log = structlog.get_logger()
@@ -44,40 +46,79 @@ def pump(site: Context) -> None:
 def reap(site: Context) -> None:
     """Take back the leases of workers that died or hang."""
     with transaction(site.engine) as session:
-        ready = claims.reap(session)
+        gone = owner.dead(claims.owners(session.connection()))
+        ready = claims.reap(session, gone)
     for stage, steps in ready.items():
         log.warning("leases_reaped", stage=stage, steps=steps)
         ring(stage)
 
 
-def sweep_bucket(site: Context) -> None:
-    """List the bucket and announce what no event told."""
-    with transaction(site.engine) as session:
-        # One sweep at a time is enough; a second would list the same and add nothing.
-        if not session.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('clock.sweep'))")):
-            return
-        new = sweep(
-            site.engine,
-            site.store,
-            stage=pipeline.FIRST_OBJECT_STAGE,
-            stat_prefixes=settings().intake.stat_prefixes,
-        )
+_SWEEP_LOCK = "hashtext('clock.sweep')"
+
+
+def sweep_bucket(site: Context) -> bool:
+    """List the bucket and announce what no event told; returns whether this one did the listing.
+
+    One sweep at a time is enough: a second would list the same and add nothing.
+    """
+    # The lock belongs to the session, not to a transaction: a long one would be ended as idle after a
+    # minute, and hold back VACUUM. It goes with the connection, however this process ends.
+    with lasting_connection(site.engine) as connection:
+        if not connection.scalar(text(f"SELECT pg_try_advisory_lock({_SWEEP_LOCK})")):
+            return False
+        try:
+            new = sweep(
+                site.engine,
+                site.store,
+                stage=pipeline.FIRST_OBJECT_STAGE,
+                stat_prefixes=settings().intake.stat_prefixes,
+            )
+        finally:
+            connection.execute(text(f"SELECT pg_advisory_unlock({_SWEEP_LOCK})"))
     if new:
         log.info("sweep_announced", objects=new)
         ring(pipeline.FIRST_OBJECT_STAGE)
+    return True
 
 
-_TICKS: Mapping[str, Callable[[Context], None]] = {
+class _Sweeper:
+    """Runs the sweep beside the clock.
+
+    A bucket of a million objects takes minutes to list, and a store that hangs two minutes to give up; the
+    other ticks share one process with it and must not wait.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+
+    def start(self, site: Context) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=_guarded, args=("sweep", sweep_bucket, site), daemon=True)
+            self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the sweep that is running, if one is."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+
+sweeper = _Sweeper()
+
+_TICKS: Mapping[str, Callable[[Context], object]] = {
     "settle": settle,
     "pump": pump,
     "reap": reap,
-    "sweep": sweep_bucket,
+    "sweep": sweeper.start,
 }
 
 
 def run(name: str) -> None:
     """Run one tick; a store that is away is a matter for the next one."""
+    _guarded(name, _TICKS[name], context())
+
+
+def _guarded(name: str, tick: Callable[[Context], object], site: Context) -> None:
     try:
-        _TICKS[name](context())
+        tick(site)
     except StoreError as error:
         log.warning("tick_failed", tick=name, error=type(error).__name__)

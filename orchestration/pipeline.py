@@ -39,7 +39,7 @@ class Tick:
 TICKS: tuple[Tick, ...] = (
     Tick(name="settle", every_s=1, purpose="makes readings of studies that are quiet or complete"),
     Tick(name="pump", every_s=5, purpose="rings again for every stage that has work"),
-    Tick(name="reap", every_s=5, purpose="takes back leases that ran out"),
+    Tick(name="reap", every_s=2, purpose="takes back leases that ran out, or whose worker died"),
     Tick(name="sweep", every_s=60, purpose="lists the bucket and announces what no event told"),
 )
 """``sweep`` takes its interval from ``NIGHTREAD_INTAKE__SWEEP_S``; 0 leaves it out."""

@@ -34,6 +34,10 @@ log = structlog.get_logger()
 _CREATIONS = {f"s3:ObjectCreated:{how}" for how in ("Put", "Post", "Copy", "CompleteMultipartUpload")}
 
 
+_LONGEST_KEY_BYTES = 1024
+"""S3's limit of a key; a version is far shorter."""
+
+
 class BodyTooLarge(Exception):
     """A notification longer than the limit; nothing that a store sends is."""
 
@@ -46,26 +50,46 @@ def objects_of(notification: Any, bucket: str) -> list[StoredObject]:
     Raises:
         ValueError: If it is no notification.
     """
-    if not isinstance(notification, dict):
+    records = notification.get("Records") or [] if isinstance(notification, dict) else None
+    if not isinstance(records, list):
         raise ValueError("not a notification")
     found = []
-    for record in notification.get("Records") or []:
+    for record in records:
         try:
             if record["eventName"] not in _CREATIONS or record["s3"]["bucket"]["name"] != bucket:
                 continue
             described = record["s3"]["object"]
-            found.append(
-                StoredObject(
-                    bucket=bucket,
-                    key=unquote_plus(described["key"]),
-                    version=str(described.get("eTag", "")).strip('"'),
-                    version_id=described.get("versionId") or None,
-                    size_bytes=int(described.get("size", 0)),
-                )
+            named = StoredObject(
+                bucket=bucket,
+                key=unquote_plus(described["key"]),
+                version=str(described.get("eTag", "")).strip('"'),
+                version_id=described.get("versionId") or None,
+                size_bytes=int(described.get("size", 0)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("a record lacks a field") from error
+        if not _can_be_stored(named):
+            raise ValueError("a record names what no store can hold")
+        found.append(named)
     return found
+
+
+def _can_be_stored(named: StoredObject) -> bool:
+    """Whether Postgres takes it: no NUL, no half of a surrogate pair, a key and sizes of S3.
+
+    An error in the insert would be answered 500, and the store would send the event again for ever.
+    """
+    try:
+        texts = [named.key, named.version, named.version_id or ""]
+        sizes = [len(text.encode()) for text in texts]
+    except (UnicodeEncodeError, AttributeError):
+        return False
+    return (
+        0 < sizes[0] <= _LONGEST_KEY_BYTES
+        and max(sizes) <= _LONGEST_KEY_BYTES
+        and not any("\x00" in text for text in texts)
+        and 0 <= named.size_bytes < 2**63
+    )
 
 
 def make_receiver(site: Settings, ring: Any) -> Starlette:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from db.errors import DatabaseUnavailable, ObjectStoreUnavailable
 from models.errors import OutOfDeviceMemory
 
-RETRYABLE = (DatabaseUnavailable, ObjectStoreUnavailable, OutOfDeviceMemory)
+OUTAGES = (DatabaseUnavailable, ObjectStoreUnavailable)
+"""A store is away: that is waited out, and no attempt is counted."""
+
+RETRYABLE = (*OUTAGES, OutOfDeviceMemory)
 """Faults of the surroundings: the step goes back to ``ready``. Everything else unexpected is a bug."""
 
 STEP_REASONS: Mapping[str, str] = {

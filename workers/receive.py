@@ -154,7 +154,9 @@ def _read_manifest(path: Path, sha256: bytes, lane: Lane) -> Outcome:
 
 def store(context: Context, session: Session, results: Sequence[tuple[Claim, Outcome]]) -> list[int]:
     """File each object. What follows is the clock's ``settle``, not a stage."""
-    # One order of studies for every worker, so that two batches cannot wait for each other.
+    # One order of studies for every worker, so that two batches cannot wait for each other: known ones by
+    # number, as everyone locks them, then new ones by UID.
+    studies.lock_named_studies(session, [uid for _, outcome in results if (uid := _study_uid(outcome))])
     for claim, outcome in sorted(results, key=lambda pair: (_study_uid(pair[1]), pair[0].subject_id)):
         object_id = claim.subject_id
         match outcome:

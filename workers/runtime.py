@@ -18,24 +18,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from db import claims
+from db import claims, studies
 from db.claims import Claim
 from db.engine import transaction
 from db.errors import DatabaseUnavailable
-from workers.errors import RETRYABLE, step_reason
+from workers.errors import OUTAGES, RETRYABLE, step_reason
+from workers.owner import own_name
 
 if TYPE_CHECKING:
     from workers.context import Context
 
 log = structlog.get_logger()
 
-OWNER = f"{os.getpid()}-{secrets.token_hex(3)}"
+
+_WRITE_AGAIN_S = 0.5
 
 
 class Unit(StrEnum):
@@ -120,7 +122,7 @@ class _Heartbeat:
 
 
 def run_once(stage: Stage, context: Context) -> bool:
-    """Claim one batch and see it through; returns whether more may be waiting.
+    """Claim one batch and see it through; returns whether there was any, so that more may be waiting.
 
     Raises nothing that Celery would have to know: what goes wrong stands on the steps.
     """
@@ -132,7 +134,7 @@ def run_once(stage: Stage, context: Context) -> bool:
                 session.connection(),
                 stage.name,
                 batch=stage.batch,
-                owner=OWNER,
+                owner=own_name(),
                 lease_s=stage.lease_s,
                 oldest_first=secrets.randbelow(8) == 0,
             )
@@ -151,7 +153,8 @@ def run_once(stage: Stage, context: Context) -> bool:
         done=done,
         duration_s=round(time.monotonic() - started, 3),
     )
-    return len(batch) == stage.batch or any(claim.attempt > 1 for claim in batch)
+    # A batch may be small because its step was to be claimed alone: only an empty claim tells the end.
+    return True
 
 
 def _see_through(stage: Stage, context: Context, work: StageWork, batch: Sequence[Claim]) -> int:
@@ -171,20 +174,50 @@ def _see_through(stage: Stage, context: Context, work: StageWork, batch: Sequenc
 def _finish(stage: Stage, context: Context, work: StageWork, results: Sequence[tuple[Claim, Any]]) -> int:
     good = [(c, r) for c, r in results if not isinstance(r, Exception)]
     if good:
-        with transaction(context.engine) as session:
-            owned = {c.step_id for c in claims.finish(session, [c for c, _ in good])}
-            ours = [(c, r) for c, r in good if c.step_id in owned]
-            onward = list(work.store(context, session, ours)) if ours else []
-            if stage.next and onward:
-                claims.enqueue(session, stage.next, reading_ids=onward)
+        # A restart of Postgres or a deadlock costs a second try of the write, not of the computation.
+        owned, onward = _patiently(stage, lambda: _write(stage, context, work, good))
         if stage.next and onward:
             context.ring(stage.next)
-        if len(owned) < len(good):
-            log.warning("fence_refused", stage=stage.name, steps=len(good) - len(owned))
+        if owned < len(good):
+            log.warning("fence_refused", stage=stage.name, steps=len(good) - owned)
     for claim, result in results:
         if isinstance(result, Exception):
             _fail(stage, context, [claim], result)
     return len(good)
+
+
+def _write(
+    stage: Stage, context: Context, work: StageWork, good: Sequence[tuple[Claim, Any]]
+) -> tuple[int, int]:
+    """Close the steps, write results and next steps in one transaction; how many were ours and go on.
+
+    Running it again is harmless: if the first commit did happen, no step is ours any more.
+    """
+    with transaction(context.engine) as session:
+        owned = {c.step_id for c in claims.finish(session, [c for c, _ in good])}
+        ours = [(c, r) for c, r in good if c.step_id in owned]
+        if ours and stage.unit is Unit.READING:
+            studies.lock_studies(session, [c.subject_id for c, _ in ours])
+        onward = list(work.store(context, session, ours)) if ours else []
+        if stage.next and onward:
+            claims.enqueue(session, stage.next, reading_ids=onward)
+    return len(owned), len(onward)
+
+
+_T = TypeVar("_T")
+
+
+def _patiently(stage: Stage, write: Callable[[], _T]) -> _T:
+    """Write, and again while Postgres is away, as long as a lease lasts: then the reaper has our steps."""
+    limit = time.monotonic() + stage.lease_s
+    while True:
+        try:
+            return write()
+        except DatabaseUnavailable:
+            if time.monotonic() > limit:
+                raise
+            log.warning("write_failed", stage=stage.name, reason="database_unavailable")
+            time.sleep(_WRITE_AGAIN_S)
 
 
 def _fail(stage: Stage, context: Context, batch: Sequence[Claim], error: Exception) -> None:
@@ -200,12 +233,16 @@ def _fail(stage: Stage, context: Context, batch: Sequence[Claim], error: Excepti
         error=type(error).__name__,
         place=_place(error),
     )
-    try:
+
+    def write() -> None:
         with transaction(context.engine) as session:
             if retryable:
-                claims.retry(session, batch, reason)
+                claims.retry(session, batch, reason, outage=isinstance(error, OUTAGES))
             else:
                 claims.bury(session, batch, reason)
+
+    try:
+        _patiently(stage, write)
     except DatabaseUnavailable:
         log.warning("failure_not_recorded", stage=stage.name)
 

@@ -43,6 +43,10 @@ class StepRecord(Record):
     attempt: Mapped[int] = mapped_column(
         server_default="0", comment="How often it was claimed since it was made or re-driven."
     )
+    outages: Mapped[int] = mapped_column(
+        server_default="0",
+        comment="How often a store was away since it was made or re-driven; no attempt is counted for it.",
+    )
     fence: Mapped[int] = mapped_column(
         server_default="0", comment="Grows with each claim; a finish must show the current one."
     )

@@ -537,6 +537,13 @@ def upgrade() -> None:
             comment="How often it was claimed since it was made or re-driven.",
         ),
         sa.Column(
+            "outages",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="How often a store was away since it was made or re-driven; no attempt is counted for it.",
+        ),
+        sa.Column(
             "fence",
             sa.Integer(),
             server_default="0",
