@@ -18,6 +18,7 @@ from orchestration.embedded.home import EmbeddedError, Home, held, is_held
 from orchestration.embedded.plan import (
     Embedded,
     base_environment,
+    check_names,
     decide,
     full_settings,
     role_specifications,
@@ -82,6 +83,8 @@ def up(*, without: Collection[str], workers: bool, timeout_s: float, announce: A
     environment = read_environment()
     home = Home(path=environment.home)
     home.make()
+    if workers and without:
+        check_names(without, _queues())
     with held(home.command_lock):
         embedded = decide(home, environment, announce)
         settings = full_settings(home, embedded)
@@ -100,10 +103,14 @@ def up(*, without: Collection[str], workers: bool, timeout_s: float, announce: A
     )
 
 
-def _roles(home: Home, settings: Settings, without: Collection[str]) -> list[Specification]:
+def _queues() -> tuple[str, ...]:
     from orchestration.pipeline import QUEUES
 
-    return role_specifications(home, settings, QUEUES, without)
+    return QUEUES
+
+
+def _roles(home: Home, settings: Settings, without: Collection[str]) -> list[Specification]:
+    return role_specifications(home, settings, _queues(), without)
 
 
 def start_supervisor(home: Home) -> None:

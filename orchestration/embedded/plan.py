@@ -151,6 +151,18 @@ def service_specifications(home: Home, embedded: Embedded, settings: Settings) -
     return wanted
 
 
+def check_names(without: Iterable[str], queues: Iterable[str]) -> None:
+    """Refuse a misspelt name before anything is started.
+
+    Raises:
+        EmbeddedError: If a name in ``without`` is no role and no queue.
+    """
+    known = ["receiver", "beat", *queues]
+    for name in without:
+        if name not in known:
+            raise EmbeddedError(f"There is no {name!r} to leave out; choose from {', '.join(known)}.")
+
+
 def role_specifications(
     home: Home, settings: Settings, queues: Iterable[str], without: Collection[str]
 ) -> list[Specification]:
@@ -158,15 +170,7 @@ def role_specifications(
 
     Args:
         without: Roles and queues to leave out.
-
-    Raises:
-        EmbeddedError: If a name in ``without`` means nothing.
     """
-    queues = list(queues)
-    for name in without:
-        if name not in {"receiver", "beat", *queues}:
-            known = ", ".join(["receiver", "beat", *queues])
-            raise EmbeddedError(f"There is no {name!r} to leave out; choose from {known}.")
     environment = {**base_environment(), **as_environment(settings)}
     commands: list[tuple[str, str | None, list[str]]] = [
         ("receiver", None, _module("orchestration.receiver")),

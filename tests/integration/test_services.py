@@ -212,7 +212,7 @@ def test_down_after_everything_lost_its_supervisor_leaves_no_process(empty_home:
     rows = night.status()
     os.kill(rows["supervisor"]["pid"], signal.SIGKILL)
     os.kill(rows["postgres"]["pid"], signal.SIGKILL)
-    assert night.status()["supervisor"]["state"] == "dead"
+    _eventually(lambda: night.status()["supervisor"]["state"] == "dead", "the supervisor is gone")
     night.run("down")
     assert processes.find(Home(path=night.home)) == {}
 
