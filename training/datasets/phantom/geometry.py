@@ -187,7 +187,7 @@ def soft(frame: Frame, mask: NDArray[np.uint8] | Floats, sigma_mm: float) -> Flo
     image = np.asarray(mask, np.float32) * np.float32(1 / 255) if mask.dtype == np.uint8 else mask
     sigma = sigma_mm * frame.pixels_per_mm
     factor = 1
-    while sigma / factor > 5 and frame.size // (2 * factor) >= _COARSE // 2:
+    while sigma / factor > 3.2 and frame.size // (2 * factor) >= _COARSE // 2:
         factor *= 2
     if factor > 1:
         small = (frame.size // factor, frame.size // factor)
