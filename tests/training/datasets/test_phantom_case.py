@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter, defaultdict
 
 import pytest
@@ -103,3 +105,16 @@ def test_both_projections_and_laterals_occur(many: list) -> None:
     assert views["PA", True] > 200
     assert views["AP", False] > 400
     assert ("AP", True) not in views  # nobody turns a patient on a trolley
+
+
+def test_truth_and_words_need_neither_opencv_nor_dicom() -> None:
+    program = """
+import importlib, pkgutil, sys
+import training.datasets.phantom as package
+for module in pkgutil.iter_modules(package.__path__):
+    importlib.import_module(f"training.datasets.phantom.{module.name}")
+print(next(package.reports(1, 1)).startswith("Findings: "))
+print(sorted({"cv2", "pydicom", "imagecodecs", "torch"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["True", "[]"]
