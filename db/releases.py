@@ -84,6 +84,16 @@ def active(session: Session) -> ActivePair:
     return ActivePair(release=row[0], index_version=row[1])
 
 
+def pair_of(session: Session, name_or_digest: str) -> ActivePair:
+    """A named release with the newest index version that its encoder understands.
+
+    Raises:
+        ReleaseNotFound: If there is no such release.
+    """
+    release = find(session, name_or_digest)
+    return ActivePair(release=release, index_version=newest_index(session, release.encoder_digest))
+
+
 def switch(session: Session, release_id: int, index_version: int | None) -> None:
     """Make a pair active, in one row and so at one moment. Readings under way keep theirs."""
     session.execute(

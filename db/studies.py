@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import time
 from typing import Any
 
 from sqlalchemy import func, select, text, update
@@ -11,6 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from db import claims
+from db.errors import NoActiveRelease
+from db.releases import ActivePair, active
 from db.tables import InstanceRecord, Lane, ObjectRecord, ObjectState, ReadingState, StudyRecord
 
 
@@ -261,22 +264,72 @@ _SETTLE = text(
         WHERE step.reading_id = superseded.id AND step.state IN ('ready', 'dead')
     )
     INSERT INTO reading (study_id, revision, release_id, index_version, lane)
-    SELECT settled.id, settled.revision, active.release_id, active.index_version, settled.lane
-    FROM settled, active_release AS active
+    SELECT id, revision, CAST(:release_id AS bigint), CAST(:index_version AS bigint), lane FROM settled
     RETURNING id"""
 )
 
 
-def settle(session: Session, *, stage: str, limit: int = 500) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The hours in which routine work is done, in the site's time zone; the end may be on the next day."""
+
+    begin: time
+    end: time
+    time_zone: str
+
+
+_HOLD = text(
+    """WITH here AS (SELECT now() AT TIME ZONE :zone AS local)
+    UPDATE step SET run_after = (
+            date_trunc('day', here.local) + CAST(:begin AS time)
+            + CASE WHEN here.local::time < CAST(:begin AS time) THEN interval '0' ELSE interval '1 day' END
+        ) AT TIME ZONE :zone
+    FROM here
+    WHERE step.reading_id = ANY(:ids) AND step.stage = :stage AND step.lane > 0
+      AND NOT CASE WHEN CAST(:begin AS time) < CAST(:end AS time)
+          THEN here.local::time >= CAST(:begin AS time) AND here.local::time < CAST(:end AS time)
+          ELSE here.local::time >= CAST(:begin AS time) OR here.local::time < CAST(:end AS time) END"""
+)
+
+
+def settle(
+    session: Session,
+    *,
+    stage: str,
+    limit: int = 500,
+    window: Window | None = None,
+    release: ActivePair | None = None,
+) -> int:
     """Make a reading of each study that is quiet or complete, with its first step; returns how many.
 
     A reading pins the release and index version of this moment. Readings of an earlier revision that are
     still open are superseded. Without an active release nothing settles: studies wait, and lose nothing.
+
+    Args:
+        window: Outside of it the first step of routine and backfill work waits for its next beginning.
+        release: A pair to pin instead of the active one.
     """
-    if session.scalar(text("SELECT count(*) FROM active_release")) == 0:
-        return 0
-    made = session.scalars(_SETTLE, {"limit": limit}).all()
+    if release is None:
+        try:
+            release = active(session)
+        except NoActiveRelease:
+            return 0
+    made = session.scalars(
+        _SETTLE,
+        {"limit": limit, "release_id": release.release.id, "index_version": release.index_version},
+    ).all()
     claims.enqueue(session, stage, reading_ids=made)
+    if window is not None and made:
+        session.execute(
+            _HOLD,
+            {
+                "zone": window.time_zone,
+                "begin": window.begin,
+                "end": window.end,
+                "ids": list(made),
+                "stage": stage,
+            },
+        )
     return len(made)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import structlog
 from sqlalchemy import text
 
-from db import claims, studies
+from db import claims, releases, studies
 from db.engine import lasting_connection, transaction
 from db.errors import StoreError
 from orchestration import pipeline
@@ -24,15 +24,30 @@ log = structlog.get_logger()
 def settle(site: Context) -> None:
     """Make readings of studies that are quiet or complete."""
     made = 0
+    window = _window()
+    named = settings().model.release
     while True:
         with transaction(site.engine) as session:
-            batch = studies.settle(session, stage=pipeline.FIRST_READING_STAGE)
+            batch = studies.settle(
+                session,
+                stage=pipeline.FIRST_READING_STAGE,
+                window=window,
+                release=releases.pair_of(session, named) if named else None,
+            )
         made += batch
         if batch == 0:
             break
     if made:
         log.info("studies_settled", readings=made)
         ring(pipeline.FIRST_READING_STAGE)
+
+
+def _window() -> studies.Window | None:
+    worklist = settings().worklist
+    if worklist.window_times is None:
+        return None
+    begin, end = worklist.window_times
+    return studies.Window(begin=begin, end=end, time_zone=worklist.time_zone)
 
 
 def pump(site: Context) -> None:

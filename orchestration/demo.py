@@ -53,8 +53,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nightread-demo-") as name:
         folder = Path(name)
         if _json("exemplar", "count")["exemplars"] < EXEMPLARS:
-            _run("phantom", "generate", "--seed", "1", "--n", str(EXEMPLARS), "--exemplars", str(folder / "archive"))
-            _run("exemplar", "import", str(folder / "archive"))
+            archive = str(folder / "archive")
+            _run("phantom", "generate", "--seed", "1", "--n", str(EXEMPLARS), "--exemplars", archive)
+            _run("exemplar", "import", archive)
         _run("phantom", "generate", "--seed", str(1000 + night), "--n", str(STUDIES), str(folder / "night"))
         sent = _upload(folder / "night", home, night)
     _run("drain", "--timeout", "240")
@@ -65,14 +66,15 @@ def main() -> int:
     if wrong:
         _say(f"{wrong} objects did not come to the outcome that they must have.")
         return 1
-    _say(
-        f"Left running: the services and workers of {home}. To go on:\n"
-        f"  export {HOME}={home} PATH={Path(sys.executable).parent}:$PATH\n"
-        "  nightread worklist        the whole worklist\n"
-        "  nightread object list     what became of each object\n"
-        "  nightread sql 'select positives, count(*) from analytics.worklist group by positives'\n"
-        "  nightread down            stops everything"
-    )
+    _say(f"Left running: the services and workers of {home}. To go on:")
+    for line in (
+        f"export {HOME}={home} PATH={Path(sys.executable).parent}:$PATH",
+        "nightread worklist        the whole worklist",
+        "nightread object list     what became of each object",
+        "nightread sql 'select state, count(*) from analytics.worklist group by state'",
+        "nightread down            stops everything",
+    ):
+        _say(f"  {line}")
     return 0
 
 
@@ -187,5 +189,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        print(f"The demonstration stopped: a command ended with exit code {error.returncode}.", file=sys.stderr)
+        print(f"The demonstration stopped: a command failed ({error.returncode}).", file=sys.stderr)
         sys.exit(1)

@@ -25,6 +25,14 @@ def examine() -> list[Check]:
         site = load()
     except SettingsError as error:
         return [*checks, Check(mark="wrong", what="settings", finding=str(error))]
+    if any(vars(site.schedule).values()):
+        checks.append(
+            Check(
+                mark="note",
+                what="settings",
+                finding="NIGHTREAD_SCHEDULE__…: this version schedules nothing yet",
+            )
+        )
     parts: tuple[Callable[[Settings], Iterator[Check]], ...] = (
         _database,
         _broker,
