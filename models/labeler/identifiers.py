@@ -43,11 +43,11 @@ _RULES: tuple[re.Pattern[str], ...] = (
     re.compile(r"\b[A-Z]{1,3}\d{6,}\b|(?<![\d.])\d{7,}(?![\d.])"),
     re.compile(r"\b[12](?:\.\d+){5,}\b"),
 )  # fmt: skip
-_SENTENCE_OF_CALL = re.compile(
-    r"[^.?!\n]*\b(?:(?:were|was|been|be) (?:discussed|communicated|conveyed|called|relayed|paged|"
-    r"telephoned|notified)|critical result|"
-    r"(?:discussed|communicated|conveyed|relayed|telephoned) (?:with|to|by)|notified (?:of|by|at)|"
-    r"dictated by|signed by)\b[^.?!\n]*(?:[.?!]|$)",
+_SENTENCE = re.compile(r"[^.?!\n]*(?:[.?!]|\n|$)")
+_CALL = re.compile(
+    r"\b(?:(?:were|was|been|be) (?:discussed|communicated|conveyed|called|relayed|paged|telephoned|notified)|"
+    r"critical result|(?:discussed|communicated|conveyed|relayed|telephoned) (?:with|to|by)|"
+    r"notified (?:of|by|at)|dictated by|signed by)\b",
     re.I,
 )
 _MASK = re.compile(r"\bX{3,}\b|\[\*\*[^\]]*\*\*\]|_{3,}")
@@ -59,14 +59,14 @@ _AGE = re.compile(
 )
 # Little words that lead to nothing once a name or date is gone.
 _ORPHAN = re.compile(
-    r"(?:(?:\b(?:by|with|to|at|on|of|from|dated|per|for|the|a|an|and|in|is|are|was|were|seen|call)\s+)+"
-    r"(?:\[removed\][\s,;]*)+)+(?=[.,;)\n]|$)|(?:\[removed\][\s,;:]*)+",
+    r"(?:(?:\b(?:by|with|to|at|on|of|from|dated|per|for|the|a|an|and|in|is|are|was|were|seen|call)\s+){1,4}"
+    r"(?:\[removed\][\s,;]*){1,4}){1,9}(?=[.,;)\n]|$)|(?:\[removed\][\s,;:]*)+",
     re.I,
 )
 _CONTROL = re.compile(
     r"<\|[^|<>]{0,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:pad|unk|bos|eos|mask|image|img|/img)>|<(?:img|"
     r"image)\w*>|</?(?:system|user|assistant)>|"
-    r"^\s*(?:system|user|assistant|human)\s*:",
+    r"^[ \t]*(?:system|user|assistant|human)\s*:",
     re.I | re.M,
 )
 _INSTRUCTION = re.compile(
@@ -95,7 +95,7 @@ def strip_identifiers(text: str) -> str:
     """
     for rule in _RULES:
         text = rule.sub(_REMOVED, text)
-    text = _SENTENCE_OF_CALL.sub(" ", text)
+    text = _SENTENCE.sub(lambda match: " " if _CALL.search(match.group()) else match.group(), text)
     text = _AGE.sub(_keep_measure, text)
     text = _MASK.sub(_REMOVED, text)
     text = _ORPHAN.sub("", text)

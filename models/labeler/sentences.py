@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import textwrap
+
+MAX_SENTENCE = 600
+"""Characters; the longest sentence of the Open-i reports has 262."""
 
 # A number that opens a list item: "1. Cardiomegaly", "(2) Clear lungs", "3) No effusion". It needs white
 # space behind it, so "1.5 cm" is safe, and must open the text, a line, or follow the end of a sentence.
@@ -30,7 +34,14 @@ def split_sentences(text: str) -> list[str]:
     """
     text = _TAG.sub("\n", _LIST_NUMBER.sub(" \n\n ", text))
     pieces = (_SPACE.sub(" ", piece).strip(" .;,-*\u2022\n\t") for piece in _END.split(text))
-    return [piece for piece in pieces if piece]
+    return [part for piece in pieces if piece for part in _parts(piece)]
+
+
+def _parts(sentence: str) -> list[str]:
+    """A sentence, cut where no person would have written one so long: rules slow down with its square."""
+    if len(sentence) <= MAX_SENTENCE:
+        return [sentence]
+    return textwrap.wrap(sentence, MAX_SENTENCE, break_on_hyphens=False)
 
 
 def normalise(sentence: str) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from models.labeler import (
     Sections,
+    contradictions,
+    label,
     looks_like_instructions,
     section,
     split_sentences,
+    strip_comparisons,
     strip_control_tokens,
     strip_identifiers,
 )
@@ -127,3 +132,15 @@ def test_a_token_hidden_in_a_token_is_found() -> None:
 )
 def test_text_that_speaks_to_a_model_is_noticed(text: str, expected: bool) -> None:
     assert looks_like_instructions(text) is expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["stable ", "no ", "a ", "\n", "in the ", "effusion or ", "compared to prior "]
+)
+def test_hostile_length_costs_little(piece: str) -> None:
+    text = piece * (8000 // len(piece))
+    started = time.process_time()
+    for clean in (label, strip_comparisons, strip_identifiers, strip_control_tokens, looks_like_instructions):
+        clean(text)
+    contradictions(text, set())
+    assert time.process_time() - started < 3.0  # measured 0.3 s at most; 14 s before sentences were cut
