@@ -26,6 +26,11 @@ ADMIN = "admin"
 DATABASE = "nightread"
 OWNER, WORKER, ANALYST = "nightread_owner", "nightread_worker", "nightread_analyst"
 ACCOUNT = "nightread"
+_NEEDS_ACCOUNT = (
+    "Postgres does not run as root and this machine allows no user namespaces: run as an ordinary user, or "
+    f"make an account with `useradd --system {ACCOUNT}`, and set NIGHTREAD_HOME to a folder whose parents "
+    "it may enter, for example /var/lib/nightread; it must also be able to read our Python environment."
+)
 _NAMESPACE = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
 
 
@@ -90,21 +95,30 @@ def as_who() -> list[str]:
     try:
         account = pwd.getpwnam(ACCOUNT)
     except KeyError:
-        raise EmbeddedError(
-            "Postgres does not run as root and this machine allows no user namespaces: run as an ordinary "
-            f"user, or make an account with `useradd --system {ACCOUNT}` and set NIGHTREAD_HOME to a folder "
-            f"whose parents it may enter, for example /var/lib/nightread."
-        ) from None
+        raise EmbeddedError(_NEEDS_ACCOUNT) from None
     return ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
 
 
 def specification(home: Home, port: int) -> dict[str, Any]:
-    """What the program below is told."""
+    """What the program below is told.
+
+    Raises:
+        EmbeddedError: As root, where Postgres's own account may not enter the folders that it needs.
+    """
+    prefix = as_who()
+    chosen = options(home, port)
+    if prefix[:1] == ["setpriv"]:
+        # Another account must pass through the home to its own folder; it can list and read nothing there.
+        home.path.chmod(0o711)
+        chosen["unix_socket_directories"] = ""
+        for test in (["test", "-x", str(home.path)], ["test", "-x", str(binaries() / "postgres")]):
+            if subprocess.run([*prefix, *test], capture_output=True, check=False).returncode != 0:
+                raise EmbeddedError(_NEEDS_ACCOUNT)
     return {
         "data": str(home.postgres),
         "binaries": str(binaries()),
-        "options": options(home, port),
-        "prefix": as_who(),
+        "options": chosen,
+        "prefix": prefix,
         "password": home.secret("postgres_admin"),
     }
 
@@ -116,19 +130,22 @@ def initialise(data: Path, binaries: Path, prefix: list[str], password: str) -> 
     partial = data.with_name(data.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
-    if prefix[:1] == ["setpriv"]:
-        account = pwd.getpwnam(ACCOUNT)
-        os.chown(partial, account.pw_uid, account.pw_gid)
-    with tempfile.NamedTemporaryFile("w", dir=data.parent / "run", prefix=".pw") as password_file:
-        password_file.write(password + "\n")
-        password_file.flush()
+    # mkstemp's mode is 0600; the name is in a folder that another account may enter.
+    descriptor, password_file = tempfile.mkstemp(prefix="nightread-")
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(password + "\n")
         if prefix[:1] == ["setpriv"]:
-            os.chown(password_file.name, account.pw_uid, account.pw_gid)
+            uid, gid = (int(word.partition("=")[2]) for word in prefix[1:3])
+            os.chown(partial, uid, gid)
+            os.chown(password_file, uid, gid)
         command = [*prefix, str(binaries / "initdb"), "-D", str(partial), "-U", ADMIN]
-        command += ["--auth=scram-sha-256", f"--pwfile={password_file.name}", "--encoding=UTF8"]
+        command += ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8"]
         # The built-in provider sorts the same on every machine and every release of the C library.
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    finally:
+        os.unlink(password_file)
     partial.rename(data)
 
 
@@ -165,6 +182,7 @@ def server_processes(data: Path) -> list[psutil.Process]:
 def become_server(told: dict[str, Any]) -> None:
     """Make the data directory if there is none, then replace this process by the postmaster."""
     data, prefix = Path(told["data"]), list(told["prefix"])
+    os.chdir(data.parent)  # the server's own account may not enter the folder that we were started in
     initialise(data, Path(told["binaries"]), prefix, told["password"])
     forget_dead_postmaster(data)
     command = [*prefix, str(Path(told["binaries"]) / "postgres"), "-D", str(data)]

@@ -5,22 +5,29 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import psycopg2.errors
 import pytest
 import redis
 import urllib3
 from minio.error import S3Error, ServerError
+
+from orchestration.embedded import postgres
+from orchestration.embedded.home import Home, write_json
+from orchestration.embedded.probes import answers_postgres
 
 pytestmark = pytest.mark.slow
 
@@ -205,7 +212,6 @@ def test_down_leaves_no_process_and_up_finds_the_data_again(empty_home: Callable
 
 def test_down_after_everything_lost_its_supervisor_leaves_no_process(empty_home: Callable[..., Any]) -> None:
     from orchestration.embedded import processes
-    from orchestration.embedded.home import Home
 
     night = empty_home()
     night.run("up", "--no-workers", timeout_s=1500)
@@ -258,6 +264,41 @@ def test_an_ordinary_user_needs_no_namespace(empty_home: Callable[..., Any]) -> 
     subprocess.run(command, env=night.environment, check=True, timeout=300)
     assert json.loads((night.home / "run" / "postgres.json").read_text())["prefix"] == []
     assert _answers(night)
+
+
+def test_root_without_user_namespaces_runs_postgres_under_another_account() -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root needs another account")
+    # The steps that differ, with the account that every system has.
+    account = pwd.getpwnam("nobody")
+    prefix = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    binaries = postgres.binaries()
+    if subprocess.run([*prefix, "test", "-x", binaries / "postgres"], check=False).returncode != 0:
+        pytest.skip("this Python environment is closed to other accounts")
+    home = Home(path=Path(tempfile.mkdtemp(prefix="nr-", dir="/tmp")))
+    home.make()
+    home.path.chmod(0o711)
+    try:
+        told = {
+            "data": str(home.postgres),
+            "binaries": str(binaries),
+            "options": {"port": str(home.port("postgres", in_use=False)), "unix_socket_directories": ""},
+            "prefix": prefix,
+            "password": home.secret("postgres_admin"),
+        }
+        told_file = home.run / "postgres.json"
+        write_json(told_file, told)
+        command = [sys.executable, "-m", "orchestration.embedded.postgres", str(told_file)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+            port = int(told["options"]["port"])
+            _eventually(lambda: answers_postgres(str(binaries / "pg_isready"), port), "Postgres answers")
+            assert psutil.Process(server.pid).uids().real == account.pw_uid
+            server.send_signal(signal.SIGINT)
+            assert server.wait(20) == 0
+        assert home.postgres.stat().st_uid == account.pw_uid
+        assert stat.S_IMODE(home.postgres.stat().st_mode) == 0o700
+    finally:
+        shutil.rmtree(home.path)
 
 
 def test_a_subscription_is_removed_where_events_are_off(empty_home: Callable[..., Any]) -> None:
