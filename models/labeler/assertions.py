@@ -124,6 +124,8 @@ def _classify(text: str, start: int, end: int, cues: list[FoundCue]) -> Label:
 
 def _has_alternative(text: str, start: int, end: int) -> bool:
     """Whether "or" or "versus" joins the mention to another one: then the report chooses neither."""
+    if not _OR.search(text):
+        return False
     return any(
         (end <= other and _JOINED_AFTER.fullmatch(text, end, other))
         or (stop <= start and _JOINED_AFTER.fullmatch(text, stop, start))

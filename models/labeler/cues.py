@@ -140,7 +140,9 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
 )
 
 _CUE = re.compile(
-    "|".join(rf"(?P<{cue.value}>(?:(?<![a-z0-9])|(?=[;:]))(?:{words}))" for cue, words in _EXPRESSIONS)
+    r"(?:(?<![a-z0-9])|(?=[;:]))(?:"
+    + "|".join(rf"(?P<{cue.value}>{words})" for cue, words in _EXPRESSIONS)
+    + ")"
 )
 
 

@@ -154,4 +154,4 @@ def test_a_thousand_reports_take_less_than_a_second_of_one_core() -> None:
     started = time.process_time()
     for report in reports:
         label(report)
-    assert time.process_time() - started < 1.0  # measured 0.45 s
+    assert time.process_time() - started < 1.0  # measured 0.5 s on an idle core, 0.7 s on a busy one
