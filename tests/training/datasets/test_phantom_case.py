@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from models.pathologies import PATHOLOGIES, Pathology
-from training.datasets.phantom.case import BLOCK, IMPLIES_OPACITY, Side, cases, sample_case
+from training.datasets.phantom.case import BLOCK, IMPLIES_OPACITY, Side
+from training.datasets.phantom.sampling import cases, sample_case
 
 P = Pathology
 

@@ -9,9 +9,10 @@ import pytest
 
 from models.pathologies import PATHOLOGIES, Pathology
 from training.datasets.phantom import draw_study, iterate, sample_case
-from training.datasets.phantom.case import Case, Finding, cases
+from training.datasets.phantom.case import Case, Finding
 from training.datasets.phantom.drawing import draw_frontal
 from training.datasets.phantom.lateral import draw_lateral
+from training.datasets.phantom.sampling import cases
 
 P = Pathology
 FORMS = [

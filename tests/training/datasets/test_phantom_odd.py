@@ -110,3 +110,44 @@ def test_two_files_are_needed(files: list[Path]) -> None:
 
 def test_a_hand_is_no_blank(files: list[Path]) -> None:
     assert draw_hand(128).std() > 0.1
+
+
+def _outcome(content: bytes, folder: Path) -> str | None:
+    """The reason code that the reader of radiographs gives a file, None where it would be read."""
+    from models.radiograph.eligibility import EligibilityPolicy, assess
+    from models.radiograph.header import read_header
+    from models.radiograph.reasons import Refused
+    from models.radiograph.rendering import render
+
+    path = folder / "object"
+    path.write_bytes(content)
+    try:
+        if reason := assess(read_header(path), EligibilityPolicy(minimum_side=64)):
+            return reason
+        render(path)
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+def test_the_reader_of_radiographs_gives_each_its_reason(odd: dict[str, OddObject], tmp_path: Path) -> None:
+    for item in odd.values():
+        if item.expected_reasons:
+            assert _outcome(item.content, tmp_path) in item.expected_reasons, item.name
+
+
+def test_the_reader_of_radiographs_reads_every_phantom_as_drawn(tmp_path: Path) -> None:
+    from models.radiograph.rendering import render
+
+    laterals = 0
+    for index in range(24):
+        study = draw_study(63, index, 224)
+        frontal, *rest = write_study(study, tmp_path / "studies")
+        assert _outcome(frontal.read_bytes(), tmp_path) is None
+        seen = np.asarray(render(frontal).image, np.float64).ravel()
+        # Lossy JPEG is the worst of them: measured 0.9997 at least.
+        assert np.corrcoef(seen, study.image.ravel())[0, 1] > 0.99
+        for lateral in rest:
+            laterals += 1
+            assert _outcome(lateral.read_bytes(), tmp_path) == "lateral_only"
+    assert laterals

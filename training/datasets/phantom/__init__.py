@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from training.datasets.phantom.case import Case, cases, sample_case
+from training.datasets.phantom.case import Case
 from training.datasets.phantom.report import Report, reports, write_report
+from training.datasets.phantom.sampling import cases, sample_case
 from training.datasets.phantom.study import (
     PhantomStudy,
     draw_study,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.phantom.case import ISSUER, Case, sample_case
+from training.datasets.phantom.case import ISSUER, Case
 from training.datasets.phantom.dicom import (
     CR_STORAGE,
     DX_FOR_PRESENTATION,
@@ -26,6 +26,7 @@ from training.datasets.phantom.dicom import (
     make_uid,
 )
 from training.datasets.phantom.geometry import FIELD_MM, Floats, Frame, ellipse, fill, points, ribbon, soft
+from training.datasets.phantom.sampling import sample_case
 
 _SIZE = 256
 

@@ -23,9 +23,9 @@ from training.datasets.phantom.case import (
     Finding,
     Side,
     Zone,
-    sample_case,
     stream,
 )
+from training.datasets.phantom.sampling import sample_case
 
 P = Pathology
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pathologies import Pathology
-from training.datasets.phantom.case import ISSUER, Case, sample_case, stream
+from training.datasets.phantom.case import ISSUER, Case, stream
 from training.datasets.phantom.dicom import (
     CR_STORAGE,
     DX_FOR_PRESENTATION,
@@ -25,6 +25,7 @@ from training.datasets.phantom.dicom import (
 )
 from training.datasets.phantom.geometry import FIELD_MM, Floats
 from training.datasets.phantom.report import Report, write_report
+from training.datasets.phantom.sampling import sample_case
 
 DEFAULT_SIZE = 512
 """Side of a generated film, pixels."""
