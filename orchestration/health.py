@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 import redis
 from sqlalchemy import text
@@ -108,8 +109,8 @@ def _recent_command(site: Settings, command: str) -> bool:
         raise Unhealthy(f"Redis does not answer ({type(error).__name__}).") from None
 
 
-def _host(client: dict[str, str]) -> str:
-    return client["addr"].rpartition(":")[0]
+def _host(client: dict[str, Any]) -> str:
+    return str(client["addr"]).rpartition(":")[0]
 
 
 def _look_at_stage(site: Settings, stage: str) -> tuple[int, bool]:

@@ -38,7 +38,8 @@ class _Loader(yaml.SafeLoader):
     """YAML with the tags that Compose adds."""
 
 
-_Loader.add_constructor("!reset", lambda loader, node: ("reset", loader.construct_sequence(node)))
+_RESET = {"reset": True}
+_Loader.add_constructor("!reset", lambda _loader, _node: [_RESET])
 
 
 def _read(path: Path) -> Any:
@@ -150,7 +151,7 @@ def test_the_override_for_machines_without_gpu_takes_back_every_reservation() ->
     override = _read(PROJECT / "deploy" / "without-gpu.yml")["services"]
     assert set(override) == {stage.name for stage in pipeline.STAGES if stage.accelerator}
     for one in override.values():
-        assert _devices(one) == ("reset", [])
+        assert _devices(one) == [_RESET]
 
 
 def test_every_variable_is_a_setting(ours: dict[str, dict[str, Any]]) -> None:
