@@ -90,6 +90,15 @@ def test_films_are_the_same_whatever_was_drawn_before() -> None:
     assert 0.75 < alone.image.max() <= 1
 
 
+def test_the_lateral_can_be_left_out_and_changes_nothing_else() -> None:
+    index = next(case.index for case in cases(44, 40) if case.has_lateral)
+    whole, frontal = draw_study(44, index, 96), draw_study(44, index, 96, with_lateral=False)
+    assert whole.lateral is not None
+    assert whole.lateral.shape == (96, 96)
+    assert frontal.lateral is None
+    assert np.array_equal(whole.image, frontal.image)
+
+
 def test_a_film_shows_the_same_chest_at_every_size() -> None:
     for index in range(6):
         small, large = draw_study(45, index, 128), draw_study(45, index, 256)

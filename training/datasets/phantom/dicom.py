@@ -230,7 +230,8 @@ def make_header(
     ds.StudyInstanceUID, ds.SeriesInstanceUID = identity.study_uid, identity.series_uid
     ds.StudyID = identity.accession_number
     ds.SeriesNumber, ds.InstanceNumber = identity.series_number, identity.instance_number
-    ds.PatientOrientation = ["A", "F"] if view == "LL" else ["L", "F"]
+    # Rows run to the patient's left on a frontal film, to the back on a left lateral (PS3.3 C.7.6.1.1.1).
+    ds.PatientOrientation = ["P", "F"] if view == "LL" else ["L", "F"]
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "00"
     if digital:

@@ -82,7 +82,9 @@ def study_uid(case: Case) -> str:
     return make_uid("nightread-phantom", case.seed, case.index, "study")
 
 
-def draw_study(seed: int, index: int, size: int = 256, *, prior_share: float = 0.0) -> PhantomStudy:
+def draw_study(
+    seed: int, index: int, size: int = 256, *, prior_share: float = 0.0, with_lateral: bool = True
+) -> PhantomStudy:
     """Draw study ``index`` of ``seed``; independent of how many others are drawn.
 
     Args:
@@ -90,6 +92,7 @@ def draw_study(seed: int, index: int, size: int = 256, *, prior_share: float = 0
         index: From 0.
         size: Side of the films, pixels, at least 64.
         prior_share: See ``report.write_report``.
+        with_lateral: Draw the lateral film where the study has one; training has no use for it.
     """
     from training.datasets.phantom.drawing import draw_frontal
     from training.datasets.phantom.lateral import draw_lateral
@@ -101,13 +104,18 @@ def draw_study(seed: int, index: int, size: int = 256, *, prior_share: float = 0
         image=drawing.image,
         masks=drawing.masks,
         report=write_report(case, prior_share=prior_share),
-        lateral=draw_lateral(case, size) if case.has_lateral else None,
+        lateral=draw_lateral(case, size) if with_lateral and case.has_lateral else None,
     )
 
 
-def iterate(seed: int, n: int, size: int = 256, *, prior_share: float = 0.0) -> Iterator[PhantomStudy]:
-    """The first ``n`` studies of a seed, drawn one by one."""
-    return (draw_study(seed, index, size, prior_share=prior_share) for index in range(n))
+def iterate(
+    seed: int, n: int, size: int = 256, *, prior_share: float = 0.0, with_lateral: bool = True
+) -> Iterator[PhantomStudy]:
+    """The first ``n`` studies of a seed, drawn one by one; arguments as in ``draw_study``."""
+    return (
+        draw_study(seed, index, size, prior_share=prior_share, with_lateral=with_lateral)
+        for index in range(n)
+    )
 
 
 def choose_encoding(case: Case, view: str) -> tuple[str, Encoding]:
