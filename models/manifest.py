@@ -81,6 +81,16 @@ class Normalisation:
             raise ReleaseError(f"normalisation needs 3 means and 3 positive stds, got {self}")
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "recipe", "prompt_version", "rendering"), (str,)),
+    **dict.fromkeys(("feature_size", "image_size", "max_new_tokens", "exemplar_max_tokens"), (int,)),
+    "trained": (bool,),
+    "alpha": (int, float),
+    "text_encoder": (str, type(None)),
+    "metrics": (dict,),
+}
+
+
 def _each(value: Any) -> dict[str, Any]:
     return dict.fromkeys((p.value for p in PATHOLOGIES), value)
 
@@ -134,6 +144,10 @@ class Manifest:
     parts: Mapping[str, tuple[PartRef, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for what, kinds in _KINDS.items():
+            value = getattr(self, what)
+            if not isinstance(value, kinds) or (bool not in kinds and isinstance(value, bool)):
+                raise ReleaseError(f"{what} is {value!r}, not a {' or '.join(k.__name__ for k in kinds)}")
         names = [p.value for p in PATHOLOGIES]
         if list(self.pathologies) != names:
             raise ReleaseError(f"pathologies must be {', '.join(names)}, in this order")
@@ -198,7 +212,7 @@ class Manifest:
             ReleaseError: If the text is no JSON, of another format, or a field is unknown, missing or wrong.
         """
         try:
-            contents = json.loads(text)
+            contents = json.loads(text, parse_constant=_refuse_constant)
         except ValueError as error:
             raise ReleaseError(f"manifest.json is no JSON: {error}") from error
         if not isinstance(contents, dict):
@@ -223,6 +237,10 @@ class Manifest:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ReleaseError(f"manifest.json has a missing or wrong field: {error}") from error
+
+
+def _refuse_constant(value: str) -> None:
+    raise ValueError(f"{value} is no JSON number")
 
 
 def part_of(filename: str) -> str:

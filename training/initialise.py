@@ -27,7 +27,7 @@ from models.release import MANIFEST_FILE, file_digest, seal
 from models.text_encoder import load_text_encoder
 from models.vmamba import VMamba, infer_config, load_checkpoint
 from models.weights import read_tensors, weight_files, write_tensors
-from training.recipes import Recipe
+from training.recipes import Recipe, Untrained
 from training.sources import local_folder
 from training.vocabulary import copy_tokenizer, train_tokenizer
 
@@ -84,6 +84,8 @@ def initialise_release(
             report = load_checkpoint(vmamba, tensors)
             if not report.is_complete:
                 raise WeightsMismatch(f"the encoder's weights do not fit; {report}")
+        else:
+            sharpen(vmamba, recipe.untrained.edge_share)
         settle(vmamba, dast, prefix, recipe, seed=seed, encoder_is_random=tensors is None)
         if given_language_model is None:
             _write_language_model(recipe, out / "language_model")
@@ -157,6 +159,24 @@ def fitted(
 
 
 @torch.no_grad()
+def sharpen(encoder: VMamba, edge_share: float) -> None:
+    """Let a random encoder answer to edges and to every branch.
+
+    A usual random convolution averages what lies under it, so a small bright spot all but vanishes in the
+    grey around it. Here its kernels lose most of their mean and all of their bias; linear layers start at
+    the size that keeps the size of their input.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=(2.0 / module.weight[0].numel()) ** 0.5)
+            module.weight.sub_(edge_share * module.weight.mean(dim=(2, 3), keepdim=True))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+
+
+@torch.no_grad()
 def settle(
     encoder: VMamba,
     dast: DiseaseTokens,
@@ -226,12 +246,36 @@ def probe_images(seed: int, count: int, side: int) -> NDArray[np.uint8]:
 
 def _write_language_model(recipe: Recipe, folder: Path) -> None:
     config = language_model_config(recipe.language_model)
-    config.initializer_range = recipe.untrained.language_model_std
     network = Phi3ForCausalLM(config)
+    enliven(network, recipe.untrained)
     tensors = {n: t.to(torch.bfloat16) for n, t in cast(nn.Module, network).state_dict().items()}
     write_tensors(folder / "model.safetensors", tensors)
     settings = {**recipe.language_model, "dtype": "bfloat16"}
     (folder / "config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def enliven(language_model: Any, untrained: Untrained) -> None:
+    """Let a random language model's words depend on its whole prompt.
+
+    Every matrix starts at the size that keeps the size of its input, times the recipe's gains.
+    """
+    config = language_model.config
+    H, heads = config.hidden_size, config.num_attention_heads
+    value_rows = config.num_key_value_heads * (H // heads)
+    nn.init.normal_(language_model.get_input_embeddings().weight)
+    nn.init.normal_(language_model.lm_head.weight, std=H**-0.5)
+    for index, layer in enumerate(language_model.model.layers):
+        first = index == 0
+        sharpness = untrained.first_sharpness if first else untrained.sharpness
+        qkv, output = layer.self_attn.qkv_proj.weight, layer.self_attn.o_proj.weight
+        # Scores are products of a query and a key, so each carries the root of their spread.
+        nn.init.normal_(qkv[:-value_rows], std=(sharpness / H) ** 0.5)
+        nn.init.normal_(qkv[-value_rows:], std=H**-0.5)
+        nn.init.normal_(output, std=(untrained.first_gain if first else untrained.gain) * H**-0.5)
+        nn.init.normal_(layer.mlp.gate_up_proj.weight, std=2 * H**-0.5)
+        down = layer.mlp.down_proj.weight
+        nn.init.normal_(down, std=(1.0 if first else untrained.gain) * down.shape[1] ** -0.5)
 
 
 def _copy_language_model(source: Path, target: Path) -> None:

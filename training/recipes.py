@@ -61,9 +61,24 @@ class Untrained:
     logit_std: float = 1.4
     """Spread of the logits over drawn probe images."""
 
-    language_model_std: float = 0.2
-    """Spread of the language model's random weights. At 0.02 its attention is flat; here a token
-    attends to few others, so that a changed word of the prompt changes what follows."""
+    edge_share: float = 0.7
+    """Share of its mean that each kernel of a random encoder loses. Measured on images that differ in a
+    blob of 7 pixels: patch tokens differ by 60 % of their size, by 3 % at PyTorch's own start."""
+
+    first_sharpness: float = 2.0
+    """Spread of the attention scores in the language model's first layer: low, so that every token of the
+    prompt has a say in what the later layers see."""
+
+    first_gain: float = 12.0
+    """Size of what the first attention adds, against its input: about the root of a prompt's length,
+    because an average over so many tokens is that much smaller than each."""
+
+    sharpness: float = 10.0
+    """Spread of the attention scores in the later layers: high, so that a small difference decides what is
+    attended to, and grows."""
+
+    gain: float = 10.0
+    """Size of what the later attentions and perceptrons add, against their input."""
 
 
 @dataclass(frozen=True, kw_only=True)
