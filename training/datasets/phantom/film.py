@@ -67,7 +67,7 @@ def letters(frame: Frame, text: str, at: tuple[float, float], height_mm: float) 
     for letter in text:
         for line in _LETTERS[letter]:
             shape = points(*line) * (height_mm / 10) + (x, y)
-            stroke(frame, shape, width_mm=height_mm * 0.17, into=mask)
+            stroke(frame, shape, width_mm=height_mm * 0.15, into=mask)
         x += height_mm
     return soft(frame, mask, 0.5)
 
@@ -131,5 +131,5 @@ def marker(frame: Frame, case: Case) -> Floats:
     flat = Frame(size=frame.size)
     image = letters(flat, "R" if right else "L", (x, y), 12)
     if case.projection == "AP":
-        image = np.maximum(image, letters(flat, "AP", (x - 3, y + 18), 7))
+        image = np.maximum(image, letters(flat, "AP", (x - 4, y + 18), 9))
     return image

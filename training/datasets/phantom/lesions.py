@@ -91,7 +91,8 @@ def _edema(chest: Chest, finding: Finding) -> None:
     rng = stream(finding.seed, 0, "draw")
     frame, build, grade = chest.frame, chest.build, finding.severity
     grain = np.clip(0.5 + 0.32 * cloud(frame, noise_of(finding), 9), 0, 1)
-    fine = np.clip(np.abs(cloud(frame, noise_of(finding, 1), 5)), 0, 1.5)
+    # Where smooth noise crosses zero runs a net of lines, like thickened septa.
+    fine = np.clip(1.0 - 1.1 * np.abs(cloud(frame, noise_of(finding, 1), 4.5)), 0, 1)
     where = np.zeros_like(chest.air, dtype=np.bool_)
     lines: list[Points] = []
     for side in (Side.RIGHT, Side.LEFT):
@@ -105,16 +106,14 @@ def _edema(chest: Chest, finding: Finding) -> None:
         else:
             opacify(chest, wing * lung * (0.6 + 0.4 * grain), 0.20 + 0.3 * grade)
         base = np.clip((chest.y - 150) / 110, 0.25, 1)
-        opacify(chest, lung * fine * base, 0.11 + 0.15 * grade)
+        opacify(chest, lung * fine * base, 0.14 + 0.17 * grade)
         for number in range(rng.randint(7, 10)):  # Kerley B: short, level, at the outer wall
-            y = build.dome[side] + 14 - number * 8.0 + rng.uniform(-1.5, 1.5)
+            y = build.dome[side] + 14 - number * 7.5 + rng.uniform(-2.5, 2.5)
             edge = wall_x(build, y) - 1
-            lines.append(
-                points((s * edge, y), (s * (edge - rng.uniform(13, 20)), y + rng.uniform(-2.5, 2.5)))
-            )
+            lines.append(points((s * edge, y), (s * (edge - rng.uniform(9, 15)), y + rng.uniform(-2.5, 2.5))))
         where |= (lung > 0.4) & (wing > (0.22 if finding.form == "alveolar" else 0.15))
-    septa = soft(frame, stroke(frame, *lines, width_mm=1.5), 0.5)
-    opacify(chest, septa, 0.45)
+    septa = soft(frame, stroke(frame, *lines, width_mm=1.3), 0.6)
+    opacify(chest, septa, 0.40)
     chest.vessels = chest.vessels * (1.25 + 0.45 * grade) + 0.35 * soft(frame, chest.vessels, 2.2)
     mark(chest, finding, where)
 
