@@ -106,7 +106,7 @@ def _edema(chest: Chest, finding: Finding) -> None:
         else:
             opacify(chest, wing * lung * (0.6 + 0.4 * grain), 0.20 + 0.3 * grade)
         base = np.clip((chest.y - 150) / 110, 0.25, 1)
-        opacify(chest, lung * fine * base, 0.14 + 0.17 * grade)
+        opacify(chest, np.asarray(lung * fine * base, np.float32), 0.14 + 0.17 * grade)
         for number in range(rng.randint(7, 10)):  # Kerley B: short, level, at the outer wall
             y = build.dome[side] + 14 - number * 7.5 + rng.uniform(-2.5, 2.5)
             edge = wall_x(build, y) - 1
