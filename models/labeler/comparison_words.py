@@ -42,7 +42,9 @@ TAIL = (
     rf" {DATE})*"
 )
 CHANGE = (
-    r"(?:unchanged|stable|similar|same|improved|improving|worse|worsened|worsening|better|increased|"
+    r"(?:unaltered|comparable|constant|identical|static|growing|regressing|(?:more|"
+    r"less) [a-z]+(?! than the)|unchanged|stable|similar|same|improved|improving|worse|worsened|worsening|"
+    r"better|increased|"
     r"increasing|decreased|"
     r"decreasing|diminished|larger|smaller|bigger|progressed|changed|not changed|enlarging|regressed|"
     r"resolving|"
@@ -69,9 +71,12 @@ HISTORY = re.compile(
 RESIDUAL = re.compile(
     r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|"
     r"improv\w+|worse\w*|new|newly|(?:increase|decrease)s? in|"
-    r"persist\w*|resol\w+|remains?|increasing|decreasing|redemonstrat\w+|similar|no longer|progress\w+|"
+    r"unaltered|comparable|identical|static|growing|former|today's|recurrent|residual|evolving|"
+    r"better (?:aerat|expand|inflat)\w+|persist\w*|resol\w+|remains?|increasing|decreasing|"
+    r"re-?demonstrat\w+|similar|no longer|progress\w+|"
     r"earlier|"
-    r"enlarging|continued|continues?|developing|ago|yesterday|than|reappear\w+|re-?accumulat\w+|changed?|"
+    r"enlarging|continued|continues?|developing|ago|yesterday|than|re-?appeared|re-?curred|has become|"
+    r"have become|re-?accumulat\w+|changed?|"
     r"baseline|"
     r"last (?:exam|study|film|radiograph|week|month|year)|has (?:\w+ )?(?:increased|decreased|developed)|"
     r"have (?:\w+ )?(?:increased|decreased|developed)|now|still|today|formerly|"

@@ -49,8 +49,11 @@ _PHRASES = re.compile(
     rf"from))? {PRIOR}{TAIL}"
     rf"|(?:since|from|than|than on|than in|on|to|with|as on|as in|as seen on|as noted on|seen on|noted on|"
     rf"present on|over) {PRIOR}{TAIL}"
-    rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:last|"
-    rf"past) (?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
+    rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:(?:last|"
+    rf"past|course of) )?(?:the )?(?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
+    rf"|which (?:is|are|was|were|has|have)(?: been)? (?:not )?{ADV}{CHANGE}{DIMENSION}(?=$|,|;)"
+    rf"|(?:previously|formerly) [a-z ]{{1,30}}(?=,)"
+    rf"|(?:following|after|status post) (?:interval )?removal of [^,;]+"
     rf"|as (?:before|seen previously|noted previously|previously (?:seen|noted|described|demonstrated)|"
     rf"previously)|than before|from before|"
     rf"compared to before|in comparison|for comparison|previously(?: (?:seen|noted|described|"
@@ -66,7 +69,7 @@ _PREVIOUSLY = re.compile(
 _AGAIN_SEEN = re.compile(
     r"^(?:again|once again|still|re-?)(?: is| are)? ?(?:seen|noted|demonstrated|identified|"
     r"visuali[sz]ed)(?: again)?(?: (?P<be>is|are))?,? (?=\w)"
-    r"|^(?:there (?:is|are) )?redemonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
+    r"|^(?:there (?:is|are) )?re-?demonstrat(?:ion of|ed(?: (?:is|are))?) (?=\w)",
     re.I,
 )
 _DROP = re.compile(
@@ -81,7 +84,8 @@ _DROP = re.compile(
     rf"prior (?:exam|stud|film|radiograph|chest)\w*)"
     rf"|\b(?:resolved|resolution|cleared|no longer|has been removed|have been removed|was removed|"
     rf"were removed|been extubated|extubation|"
-    rf"interval removal|removal of|interval clearing|near[- ]complete clearing)\b|"
+    rf"interval removal|interval clearing|near[- ]complete clearing)\b|"
+    rf"^(?:there (?:is|has been) )?removal of|\b(?:is|was|are) compared (?:to|with)\b|"
     rf"\bprior (?:\w+ )?{STUDY} (?:is|are|was|were) (?:not )?available",
     re.I,
 )
@@ -104,15 +108,17 @@ _INTERVAL_CHANGE = re.compile(
     re.I,
 )
 _PREDICATE = re.compile(
-    rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has|"
+    rf"^(?P<what>.+?) (?:(?:is|are|was|were|remains?|appears?|looks?|seems?|has been|have been|has become|"
+    rf"have become|has|"
     rf"have)(?: not)? )"
-    rf"{ADV}{CHANGE}{DIMENSION}(?: {ADV}(?:in the interval|bilaterally|today))?(?P<rest>(?:,| and| with| or|"
+    rf"{ADV}{CHANGE}(?: (?:to|or) {ADV}{CHANGE})?{DIMENSION}(?: {ADV}(?:in the interval|bilaterally|"
+    rf"today))?(?P<rest>(?:,| and| with| or|"
     rf" given| for|;).*)?$",
     re.I,
 )
 _HAS_CHANGED = re.compile(
     rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{ADV})(?:increased|decreased|improved|worsened|"
-    rf"progressed|enlarged|diminished|grown|"
+    rf"progressed|enlarged|diminished|grown|re-?accumulated|re-?curred|re-?appeared|returned|shrunk|"
     rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|"
     rf"evolved)(?: \w+ly)?{DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
     re.I,
@@ -140,7 +146,7 @@ _PRENOUN = re.compile(
     rf"(?:\bbut )?\b{ADV}(?:(?:stable|unchanged|similar)(?:[- ]appearing)?|persistent|persisting|new|"
     rf"interval|increasing|decreasing|improved|improving|worsened|worsening|"
     rf"enlarging|continued|continuing|resolving|developing|evolving|residual|progressive|progressing|"
-    rf"recurrent|"
+    rf"recurrent|unaltered|comparable|static|growing|increasingly|"
     rf"previous|more prominent|less prominent|larger|smaller)(?:,| and| or)? (?!(?:on|than|at|"
     rf"in)\b)(?=[a-z0-9])",
     re.I,

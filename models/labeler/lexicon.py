@@ -119,7 +119,7 @@ FINDINGS: dict[Pathology, tuple[str, ...]] = {
         r"(?:spinal|posterior|anterior|orthopedic|harrington) (?:\w+ )?(?:rods?|fusion hardware)",
         r"(?:left|right)(?:[- ]sided)? (?:chest )?ports?\b",
         r"port\b(?= (?:in place|with|terminat|tip|is|catheter))",
-        r"shunt\b", r"stimulators?\b", r"sheath\b",
+        r"lines\b", r"shunt\b", r"stimulators?\b", r"sheath\b",
     ),
 }  # fmt: skip
 
@@ -171,6 +171,7 @@ OTHER_ABNORMALITIES = (
 _NOT_MENTIONS = (
     r"plate[- ]?like", r"end ?-?plates?\b", r"pleural lines?", r"kerley b? ?lines?(?= are absent)",
     r"mid-?lines?\b",
+    r"(?:septal|kerley\w*|pleural|fissur\w+|fracture|reticular|interstitial|skin|skinfold|linear|b) lines",
     r"mass effect", r"body mass",
     r"mediastinal (?:clips?|wires?|drains?|lymph\w*|aden\w*|shift|calcif\w*|granul\w*|nodes?|mass\w*|air|"
     r"surgical)",
