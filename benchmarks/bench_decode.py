@@ -45,7 +45,8 @@ def picture(noise: float) -> NDArray[np.int64]:
     y, x = np.mgrid[0:3056, 0:2544]
     rng = np.random.default_rng(5)
     values = (np.sin(x / 300) * np.cos(y / 400) + 1) * 1900 + rng.normal(0, noise, x.shape)
-    return np.clip(np.rint(values), 0, 4095).astype(np.int64)
+    stored: NDArray[np.int64] = np.clip(np.rint(values), 0, 4095).astype(np.int64)
+    return stored
 
 
 def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

@@ -40,7 +40,7 @@ class SandboxLimits:
 
     memory_bytes: int = 1536 << 20
     """Address space (RLIMIT_AS)."""
-    timeout_s: float = 30.0
+    timeout_s: float = 60.0
     """Wall time of one call, the start of a child included."""
     calls_per_child: int = 500
     """A child is replaced after this many calls, in case a library leaks."""
@@ -202,10 +202,13 @@ class Sandbox:
         except _ChildDied:
             self._discard()
             raise
-        except (OSError, KeyError, TypeError, ValueError):
+        except OSError:
             code = self._cause_of_death(child)
             self._discard()
             raise _ChildDied(code) from None
+        except (KeyError, TypeError, ValueError):  # no reply of ours
+            self._discard()
+            raise _ChildDied("sandbox_crashed") from None
         self._calls += 1
         peak = int(document.get("peak_kib", 0)) * 1024
         self.peak_bytes = max(self.peak_bytes, peak)

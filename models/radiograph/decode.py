@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,14 +207,22 @@ def _rle(stream: memoryview, pixels: PixelAttributes) -> Samples:
     return out.reshape(-1).view("<u2").reshape(pixels.rows, pixels.columns)
 
 
-def _unpack_bits(segment: memoryview, count: int) -> NDArray[np.uint8]:
-    import imagecodecs
+def _codecs() -> Any:
+    """imagecodecs, imported when a compressed frame is met; its annotations know only ``bytes``."""
+    import importlib
 
+    return importlib.import_module("imagecodecs")
+
+
+def _unpack_bits(segment: memoryview, count: int) -> NDArray[np.uint8]:
+    codecs = _codecs()
     # Room for one run too many: encoders pad a segment to even length and some let the last run spill.
     out = np.empty(count + 128, np.uint8)
     try:
-        decoded = imagecodecs.packbits_decode(segment, out=out)
-    except imagecodecs.ImcdError as error:
+        decoded = codecs.packbits_decode(segment, out=out)
+    except MemoryError:
+        raise
+    except Exception as error:  # the codec's own error class is not exported
         raise Refused("decode_failed", tags=(PIXEL_DATA,)) from error
     if decoded.size < count:
         raise Refused("truncated", tags=(PIXEL_DATA,))
@@ -259,18 +268,17 @@ def _reduction(stated: StreamHeader, target: int) -> int:
 def _decode_stream(
     codec: Codec, stream: memoryview, stated: StreamHeader, reduction: int
 ) -> NDArray[np.integer]:
-    import imagecodecs
-
+    codecs = _codecs()
     if codec is Codec.JPEG:
-        decoded = imagecodecs.jpeg8_decode(stream)
+        decoded = codecs.jpeg8_decode(stream)
     elif codec is Codec.JPEG_LS:
-        decoded = imagecodecs.jpegls_decode(stream)
+        decoded = codecs.jpegls_decode(stream)
     elif codec is Codec.HTJ2K:
-        decoded = imagecodecs.htj2k_decode(stream, skipres=(reduction, reduction) if reduction else None)
+        decoded = codecs.htj2k_decode(stream, skipres=(reduction, reduction) if reduction else None)
     elif reduction:
         decoded = _reduced_jpeg_2000(stream, stated, reduction)
     else:
-        decoded = imagecodecs.jpeg2k_decode(stream, numthreads=1)
+        decoded = codecs.jpeg2k_decode(stream, numthreads=1)
     array: NDArray[np.integer] = np.ascontiguousarray(decoded)
     return array
 
@@ -288,11 +296,11 @@ def _reduced_jpeg_2000(stream: memoryview, stated: StreamHeader, reduction: int)
         # ``image.reduce`` rounds the size to nearest where JPEG 2000 rounds up (T.800 B-15), and then
         # fails on a quarter of all sizes; so the decoder's own arguments are set instead.
         size = tuple(-(-side // (1 << reduction)) for side in (stated.columns, stated.rows))
-        name, _, offset, arguments = image.tile[0]
-        image._size = size
-        image.tile = [
-            type(image.tile[0])(name, (0, 0, *size), offset, (arguments[0], reduction, *arguments[2:]))
-        ]
+        tile: Any = image.tile[0]
+        name, _, offset, arguments = tile
+        picture: Any = image
+        picture._size = size
+        picture.tile = [type(tile)(name, (0, 0, *size), offset, (arguments[0], reduction, *arguments[2:]))]
         image.load()
         wide = np.asarray(image)
     container = 8 if stated.precision <= 8 else 16
@@ -316,7 +324,7 @@ def jpeg_header(stream: memoryview) -> StreamHeader:
         Refused: ``decode_failed`` if there is none before the first scan.
     """
     position = 2
-    if stream[:2] != b"\xff\xd8":
+    if bytes(stream[:2]) != b"\xff\xd8":
         raise Refused("decode_failed", tags=(PIXEL_DATA,))
     while position + 4 <= len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]

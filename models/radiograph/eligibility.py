@@ -62,7 +62,7 @@ def _view_reason(header: InstanceHeader) -> str:
         return "lateral_only"
     if header.view is View.OTHER:
         return "not_frontal"
-    return "view_conflict" if "view_conflict" in header.notes else "view_unknown"
+    return "view_conflict" if "view_contradiction" in header.notes else "view_unknown"
 
 
 _VIEW_RANK = {View.PA: 0, View.AP: 1, View.FRONTAL: 2}

@@ -8,6 +8,7 @@ about the middle of the range: the negative of an image becomes exactly the nega
 from __future__ import annotations
 
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,8 @@ def area_resize(image: Grey, rows: int, columns: int) -> Grey:
 
 
 def _average_rows(
-    image: NDArray[np.unsignedinteger], target: int, sums: type[np.uint32] | type[np.uint64]
-) -> tuple[NDArray[np.unsignedinteger], int]:
+    image: NDArray[Any], target: int, sums: type[np.uint32] | type[np.uint64]
+) -> tuple[NDArray[Any], int]:
     """Weighted sums of rows, ``(target, columns)``, and the weight of each; all integers.
 
     Row sums stay below 2**32 and cell sums below 2**64 for sides of up to 2**20.
@@ -58,7 +59,7 @@ def _average_rows(
     for band, start, end in zip(whole, first.tolist(), last.tolist(), strict=True):
         np.add.reduce(image[start:end], axis=0, dtype=narrow, out=band)
     # Modulo 2**32 (or 2**64) with a true result below it, so the order of the terms is free.
-    out = np.multiply(whole, sums(unit), dtype=sums)
+    out: NDArray[Any] = np.multiply(whole, sums(unit), dtype=sums)
     out -= image[first] * skip.astype(sums)[:, np.newaxis]
     out += image[np.minimum(last, image.shape[0] - 1)] * rest.astype(sums)[:, np.newaxis]
     return out, weight
@@ -79,7 +80,7 @@ def _edges(source: int, target: int) -> tuple[Places, Places, Places, Places, in
 def _to_grey(sums: NDArray[np.int64], weight: int, image: Grey) -> Grey:
     twice = 2 * sums - 255 * weight  # twice the distance from the middle: odd under negation
     steps = np.minimum(np.abs(twice) // (2 * weight), 127)
-    grey = np.where(twice < 0, 127 - steps, 128 + steps).astype(np.uint8)
+    grey: Grey = np.where(twice < 0, 127 - steps, 128 + steps).astype(np.uint8)
     for row, column in np.argwhere(twice == 0):
         first = image[row * image.shape[0] // grey.shape[0], column * image.shape[1] // grey.shape[1]]
         grey[row, column] = 127 if first < 128 else 128
@@ -93,7 +94,7 @@ def fit_square(image: Grey, size: int) -> Grey:
     lose the costophrenic angles; the black margin costs a few tokens instead. Training images take
     the same way, so that both have one geometry.
     """
-    rows, columns = fitted_size(*image.shape, size)
+    rows, columns = fitted_size(image.shape[0], image.shape[1], size)
     square = np.zeros((size, size), np.uint8)
     top, left = (size - rows) // 2, (size - columns) // 2
     square[top : top + rows, left : left + columns] = area_resize(image, rows, columns)

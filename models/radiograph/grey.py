@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,8 +138,8 @@ def _window(dataset: DataSet, notes: list[str]) -> Window | None:
     function = VoiFunction.LINEAR
     if VOI_FUNCTION in dataset:
         named = (dataset.text(VOI_FUNCTION) or "").upper()
-        if named in VoiFunction:
-            function = VoiFunction(named)
+        if named in VoiFunction.__members__:
+            function = VoiFunction[named]
         else:
             notes.append("voi_function_unknown")
     # PS3.3 C.11.2.1.2: LINEAR needs a width of at least 1, the others of more than 0.
@@ -208,11 +209,15 @@ def codes_of(frame: Frame, pixels: PixelAttributes, *, must_count: bool) -> Code
     if pixels.is_signed:
         stored -= (stored >> (frame.bits - 1)) << frame.bits
     if frame.clips:
-        lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
-        stored = np.clip(stored, lowest, lowest + (1 << pixels.bits_stored) - 1)
+        stored = np.clip(stored, *_stored_range(pixels))
     is_clean = (stored << frame.shift) & (possible - 1) == codes
     excess = 0 if counts is None else int(counts[~is_clean].sum())
     return Codes(codes=codes, stored=stored, counts=counts, possible=possible, excess=excess)
+
+
+def _stored_range(pixels: PixelAttributes) -> tuple[int, int]:
+    lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
+    return lowest, lowest + (1 << pixels.bits_stored) - 1
 
 
 def _histogram(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Integers:
@@ -269,10 +274,14 @@ def grey_table(
         a = scale * low.denominator * span.denominator
         b = (offset * low.denominator - low.numerator * denominator) * span.denominator
         distance = _from_middle(table, a, b, denominator * low.denominator * span.numerator)
+    # The middle itself (127.5) has no whole value. It goes to the side on which the stored value lies
+    # of its own middle, which inverted values change with it.
+    distance = np.where(
+        distance == 0, np.where(2 * codes.stored > sum(_stored_range(pixels)), 1, -1), distance
+    )
     if grey.is_inverted:
         distance = -distance
-    # To whole values away from the middle, which is odd, so a negative stays an exact negative; the
-    # middle itself (127.5) has no whole value and becomes 127 in either polarity.
+    # To whole values away from the middle, which is odd, so a negative stays an exact negative.
     steps = np.minimum(np.abs(distance) // 2, 127)
     values = np.where(distance > 0, 128 + steps, 127 - steps)
     values[is_padding] = 0
@@ -281,7 +290,7 @@ def grey_table(
     return every
 
 
-def _affine(table: Integers, a: int, b: int) -> Integers | NDArray[np.object_]:
+def _affine(table: Integers, a: int, b: int) -> NDArray[Any]:
     """``a * table + b`` in 64-bit integers where that and 2**10 of it fit, else in Python's."""
     largest = max(abs(int(table.min())), abs(int(table.max())))
     if abs(a) * largest + abs(b) < 1 << 52:
@@ -289,8 +298,11 @@ def _affine(table: Integers, a: int, b: int) -> Integers | NDArray[np.object_]:
     return a * table.astype(object) + b
 
 
-def _look_up(table: LookUpTable, inputs: Integers | NDArray[np.object_]) -> Integers:
-    return table.entries[np.clip(inputs - table.first, 0, table.entries.size - 1).astype(np.int64)]
+def _look_up(table: LookUpTable, inputs: NDArray[Any]) -> Integers:
+    entries: Integers = table.entries[
+        np.clip(inputs - table.first, 0, table.entries.size - 1).astype(np.int64)
+    ]
+    return entries
 
 
 def _ramp(
@@ -313,8 +325,7 @@ def _ramp(
     intercept = Fraction(0) if grey.modality_lut is not None else grey.intercept
     if pixels.bits_stored <= 8 and grey.modality_lut is None:
         notes.append("full_range")
-        lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
-        ends = lowest, lowest + (1 << pixels.bits_stored) - 1
+        ends = _stored_range(pixels)
     else:
         notes.append("percentile_window")
         assert codes.counts is not None
@@ -344,7 +355,7 @@ def _from_middle(table: Integers, a: int, b: int, q: int) -> Integers:
     """
     common = gcd(a, b, q)
     a, b, q = a // common, b // common, q // common
-    numbers = _affine(table, a, b)
+    numbers: NDArray[Any] = _affine(table, a, b)
     if q >= 1 << 52:
         numbers = numbers.astype(object)
     share = np.clip(numbers, 0, q)  # of q

@@ -15,9 +15,10 @@ class Limits:
     """Rows or columns of any object; whole-slide tiles stay far below."""
     max_frames: int = 100_000
     """Frames of any object."""
-    max_radiograph_bytes: int = 256 << 20
-    """Rows x columns x frames x samples x bytes of an object that may be decoded. A decoder needs
-    up to five times as much (JPEG 2000 works in 32-bit integers), which fits the sandbox's 1.5 GiB."""
+    max_radiograph_bytes: int = 128 << 20
+    """Rows x columns x frames x samples x bytes of an object that may be decoded: 8,000 x 8,000 of 16
+    bits. A decoder needs up to six times as much (JPEG 2000 works in 32-bit integers and copies them
+    once), which fits the sandbox's 1.5 GiB."""
     max_depth: int = 32
     """Nesting of sequences; structured reports in use stay below 16."""
     max_elements: int = 100_000

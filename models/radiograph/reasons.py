@@ -251,7 +251,7 @@ REASONS: Mapping[str, Reason] = MappingProxyType(_table())
 _NOTES: tuple[tuple[str, str], ...] = (
     ("no_part10_header", "The file has no Part 10 preamble; the encoding was told from the data set."),
     ("study_uid_missing", "The study or series UID is absent; the object was filed as its own study."),
-    ("view_conflict", "View Position and another attribute contradict each other; neither was believed."),
+    ("view_contradiction", "View Position and another attribute contradict each other; neither counts."),
     (
         "vr_encoding_mismatch",
         "The data set is not encoded as its transfer syntax says; it was read as it is.",

@@ -18,7 +18,7 @@ from models.radiograph.decode import Frame, PixelAttributes, decode_frame, pixel
 from models.radiograph.geometry import Grey, fit_square, fitted_size
 from models.radiograph.grey import Codes, GreyAttributes, codes_of, grey_attributes, grey_table
 from models.radiograph.limits import Limits
-from models.radiograph.part10 import OpenedFile, map_file, open_buffer
+from models.radiograph.part10 import map_file, open_buffer
 from models.radiograph.reasons import Refused
 
 PREVIEW_SIDE = 1024

@@ -136,7 +136,7 @@ def find_view(dataset: DataSet) -> tuple[View, list[str]]:
         # A code that says lateral where the position says frontal, or the reverse: nobody can tell
         # which one was left at its default, so neither is believed.
         if coded is not View.UNKNOWN and coded.is_frontal != stated.is_frontal:
-            return View.UNKNOWN, ["view_conflict"]
+            return View.UNKNOWN, ["view_contradiction"]
         differs = any(view.is_frontal != stated.is_frontal for view in described)
         return stated, ["view_text_differs"] if differs else []
     if coded is not View.UNKNOWN:
@@ -144,7 +144,7 @@ def find_view(dataset: DataSet) -> tuple[View, list[str]]:
     if not described:
         return View.UNKNOWN, []
     if len({view.is_frontal for view in described}) > 1:
-        return View.UNKNOWN, ["view_conflict"]
+        return View.UNKNOWN, ["view_contradiction"]
     if len(described) == 1:
         return described.pop(), ["view_from_text"]
     is_frontal = all(view.is_frontal for view in described)

@@ -141,4 +141,6 @@ def file_of(values: NDArray[np.int64], storage: Storage, changes: dict[int, Any]
         pixels[0x7FE00010] = ("OB" if allocated == 8 and storage.syntax != IMPLICIT_LITTLE else "OW", raw)
     else:
         frame = ENCODERS[storage.syntax].encode(values, storage.bits, storage.is_signed)
-    return file_bytes(header(*values.shape, {**pixels, **(changes or {})}), storage.syntax, frame=frame)
+    return file_bytes(
+        header(values.shape[0], values.shape[1], {**pixels, **(changes or {})}), storage.syntax, frame=frame
+    )
