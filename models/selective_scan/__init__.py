@@ -16,13 +16,14 @@ tests.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from models.selective_scan import compiled, mamba, triton_kernel
+from models.selective_scan import compiled, mamba, native, triton_kernel
 from models.selective_scan.chunked import scan_chunked
-from models.selective_scan.native import cache_folder, set_cache_folder
+from models.selective_scan.native import cache_folder
 from models.selective_scan.reference import scan_loop
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -52,6 +53,15 @@ def available_forms() -> dict[str, str | None]:
         "triton": triton_kernel.why_unavailable(),
         "mamba": mamba.why_unavailable(),
     }
+
+
+def set_cache_folder(folder: Path) -> None:
+    """Keep the compiled kernels in another folder than ``~/.cache/nightread/kernels``.
+
+    ``models`` reads no environment, so whoever knows of XDG_CACHE_HOME or the like says so here.
+    """
+    native.set_cache_folder(folder)
+    compiled.why_unavailable.cache_clear()
 
 
 def resolve_form(form: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -80,7 +80,13 @@ class _TritonScan(torch.autograd.Function):
         )
         with launch.device:
             programs.forward[launch.grid](
-                *arguments[:5], walked, carried, *launch.sizes, **launch.constants, KEEP=keep
+                *arguments[:5],
+                walked,
+                carried,
+                *launch.sizes,
+                **launch.constants,
+                KEEP=keep,
+                enable_fp_fusion=True,
             )
         ctx.save_for_backward(*arguments, carried)
         return torch.addcmul(walked.sum(1), features, skip.sum(0))
@@ -114,6 +120,7 @@ class _TritonScan(torch.autograd.Function):
                 batch,
                 *launch.sizes,
                 **launch.constants,
+                enable_fp_fusion=True,
             )
         return assemble(
             features,

@@ -41,11 +41,7 @@ class KernelUnavailable(RuntimeError):
 
 
 def set_cache_folder(folder: Path) -> None:
-    """Keep built kernels in another folder than ``~/.cache/nightread/kernels``.
-
-    ``models`` reads no environment, so whoever knows of XDG_CACHE_HOME or the like says so here, before the
-    first scan.
-    """
+    """Keep built kernels in another folder; called through the package, which forgets its verdict too."""
     global _cache_folder
     _cache_folder = folder
     library.cache_clear()
