@@ -138,7 +138,12 @@ def service_specifications(home: Home, embedded: Embedded, settings: Settings) -
                 Specification(
                     key=f"prepare-{name}",
                     role="prepare",
-                    argv=_module("orchestration.embedded.prepare", name, *own),
+                    argv=_module(
+                        "orchestration.embedded.prepare",
+                        name,
+                        *own,
+                        *(["doorbell"] if "minio" in own else []),
+                    ),
                     environment=environment,
                     folder=str(home.run),
                     needs=own,
@@ -307,12 +312,12 @@ def _objects(home: Home, embedded: Embedded, settings: Settings) -> Specificatio
     environment = base_environment()
     if embedded.objects_kind == "minio":
         argv = object_store.minio_command(program, home, port)
-        environment |= object_store.minio_environment(
-            home,
-            **login,
-            receiver_url=f"http://127.0.0.1:{embedded.receiver_port}/events",
-            token=token.get_secret_value(),
-        )
+        told = {
+            "receiver_url": f"http://127.0.0.1:{embedded.receiver_port}/events",
+            "token": token.get_secret_value(),
+        }
+        environment |= object_store.minio_environment(home, **login, **told)
+        environment |= object_store.doorbell_environment(**told)
         probe = ["http", str(port), "/minio/health/ready"]
     else:
         argv = object_store.rclone_command(program, home, port)

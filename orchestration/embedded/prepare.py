@@ -1,8 +1,9 @@
 """What must be there before work starts: roles and tables, buckets and the subscription to their events.
 
 The supervisor runs this as a short program of its own, ``python -m orchestration.embedded.prepare
-database|objects [SERVICE]``, and again until it succeeds. With a service's name the service is embedded and
-ours to set up; without, only what the site's own rights allow is done. Everything may be done twice.
+database|objects [SERVICE [doorbell]]``, and again until it succeeds. With a service's name the service is
+embedded and ours to set up; without, only what the site's own rights allow is done; ``doorbell`` where MinIO
+has that second target. Everything may be done twice.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def make_roles_and_database(home: Home, settings: Settings) -> None:
         connection.close()
 
 
-def prepare_objects(settings: Settings, embedded: str | None) -> None:
+def prepare_objects(settings: Settings, embedded: str | None, doorbell: bool) -> None:
     """Make the buckets, and subscribe the receiver where the store is ours and tells of events."""
     from minio import Minio
     from minio.error import S3Error
@@ -115,7 +116,10 @@ def prepare_objects(settings: Settings, embedded: str | None) -> None:
                 raise
     if embedded != "minio":
         return
-    queues = [QueueConfig(list(EVENTS), config_id="nightread", queue=object_store.QUEUE_ARN)]
+    targets = {"nightread": object_store.QUEUE_ARN}
+    if doorbell:
+        targets["doorbell"] = object_store.DOORBELL_ARN
+    queues = [QueueConfig(list(EVENTS), config_id=name, queue=arn) for name, arn in targets.items()]
     client.set_bucket_notification(
         store.studies_bucket,
         NotificationConfig(queue_config_list=queues if settings.intake.events else []),
@@ -130,7 +134,7 @@ def main(arguments: list[str]) -> int:
         if arguments[0] == "database":
             prepare_database(settings, service is not None)
         else:
-            prepare_objects(settings, service)
+            prepare_objects(settings, service, "doorbell" in arguments[2:])
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 1

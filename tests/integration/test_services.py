@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import os
@@ -12,10 +13,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import psycopg2
@@ -301,12 +303,59 @@ def test_root_without_user_namespaces_runs_postgres_under_another_account() -> N
         shutil.rmtree(home.path)
 
 
+class _Receiver(http.server.BaseHTTPRequestHandler):
+    """Counts what MinIO tells, by key, with the time."""
+
+    heard: ClassVar[dict[str, list[float]]] = {}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if body:
+            self.heard.setdefault(json.loads(body)["Key"], []).append(time.monotonic())
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_events_come_at_once_and_once_more_from_the_queue_folder_and_none_is_lost(
+    empty_home: Callable[..., Any],
+) -> None:
+    night = empty_home()
+    night.run("up", "--no-workers", timeout_s=1500)
+    if "minio" not in night.status():
+        pytest.skip("rclone tells of no events")
+    store = night.store()
+    # No receiver listens yet: a put succeeds all the same, and its event waits in the queue folder.
+    store.put_object("studies", "early", io.BytesIO(b"x"), 1)
+    address = ("127.0.0.1", int(night.live()["NIGHTREAD_INTAKE__PORT"]))
+    with http.server.ThreadingHTTPServer(address, _Receiver) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            heard = _Receiver.heard
+            _eventually(lambda: heard.get("studies/early"), "the early event")
+            delays = []
+            for number in range(5):
+                key = f"a b+%é/{number}.dcm"
+                store.put_object("studies", key, io.BytesIO(b"x"), 1)
+                put = time.monotonic()
+                _eventually(lambda key=key: heard.get(f"studies/{key}"), "the event")
+                delays.append(heard[f"studies/{key}"][0] - put)
+                time.sleep(0.7)
+            _eventually(lambda: all(len(times) == 2 for key, times in heard.items() if "a b" in key), "again")
+        finally:
+            server.shutdown()
+    # Measured: -0.005 to 0.01 s. From the queue folder alone it would be up to 3 s.
+    assert max(delays) < 1.0
+
+
 def test_a_subscription_is_removed_where_events_are_off(empty_home: Callable[..., Any]) -> None:
     night = empty_home({"NIGHTREAD_INTAKE__EVENTS": "1"})
     night.run("up", "--no-workers", timeout_s=1500)
     if "minio" not in night.status():
         pytest.skip("rclone tells of no events")
-    assert len(night.store().get_bucket_notification("studies").queue_config_list) == 1
+    assert len(night.store().get_bucket_notification("studies").queue_config_list) == 2
     night.environment["NIGHTREAD_INTAKE__EVENTS"] = "0"
     night.run("up", "--no-workers")
     assert night.store().get_bucket_notification("studies").queue_config_list == []
