@@ -71,7 +71,8 @@ HISTORY = re.compile(
 RESIDUAL = re.compile(
     r"\b(?:prior|priors|previous|previously|unchanged|interval|interim|compar\w+|since|again|stable|"
     r"improv\w+|worse\w*|new|newly|(?:increase|decrease)s? in|"
-    r"unaltered|comparable|identical|static|growing|former|today's|recurrent|residual|evolving|"
+    r"doubled|tripled|halved|unaltered|comparable|identical|static|growing|former|today's|recurrent|"
+    r"residual|evolving|"
     r"better (?:aerat|expand|inflat)\w+|persist\w*|resol\w+|remains?|increasing|decreasing|"
     r"re-?demonstrat\w+|similar|no longer|progress\w+|"
     r"earlier|"

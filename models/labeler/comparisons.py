@@ -52,6 +52,10 @@ _PHRASES = re.compile(
     rf"|(?:over|during|in) the (?:short |long )?(?:interval|interim)|over (?:the )?(?:(?:last|"
     rf"past|course of) )?(?:the )?(?:\w+ )?(?:hours?|days?|weeks?|months?|years?)"
     rf"|which (?:is|are|was|were|has|have)(?: been)? (?:not )?{ADV}{CHANGE}{DIMENSION}(?=$|,|;)"
+    rf"|(?:was|were) (?:also |already )?(?:present|seen|noted|visible) (?:on|in) {PRIOR}{TAIL}(?: and)?"
+    rf"|and (?:is|are|has been|have been) {ADV}{CHANGE}{DIMENSION}(?=$|,|;)"
+    rf"|(?:with|and) (?:\w+ )?(?:interval )?(?:progression|worsening|improvement|growth|enlargement|increase|"
+    rf"decrease)(?: in size)?(?=$|,|;)"
     rf"|(?:previously|formerly) [a-z ]{{1,30}}(?=,)"
     rf"|(?:following|after|status post) (?:interval )?removal of [^,;]+"
     rf"|as (?:before|seen previously|noted previously|previously (?:seen|noted|described|demonstrated)|"
@@ -61,7 +65,8 @@ _PHRASES = re.compile(
     re.I,
 )
 _PREVIOUSLY = re.compile(
-    r"(?<!is )(?<!are )\b(?:again |previously |formerly )(?:seen|noted|described|identified|demonstrated|"
+    r"(?<!is )(?<!are )\b(?:again |previously |formerly |newly )(?:seen|noted|described|identified|"
+    r"demonstrated|"
     r"visuali[sz]ed|mentioned|reported|"
     r"known|present|questioned)\b (?=[a-z0-9])",
     re.I,
@@ -119,8 +124,10 @@ _PREDICATE = re.compile(
 _HAS_CHANGED = re.compile(
     rf"^(?P<what>.+?) (?:has|have)(?: \w+ly)? (?:{ADV})(?:increased|decreased|improved|worsened|"
     rf"progressed|enlarged|diminished|grown|re-?accumulated|re-?curred|re-?appeared|returned|shrunk|"
+    rf"doubled|tripled|halved|"
     rf"developed|appeared|changed|not (?:significantly )?changed|decreased|regressed|"
-    rf"evolved)(?: \w+ly)?{DIMENSION}(?: \w+ly)?(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
+    rf"evolved)(?: \w+ly)?{DIMENSION}(?: \w+ly)?(?: to (?:involve|include|occupy|fill)\b.*)?"
+    r"(?P<rest>(?:,| and| with| in| at| within|;).*)?$",
     re.I,
 )
 _PERSISTS = re.compile(
@@ -167,9 +174,10 @@ _GONE_WITH = re.compile(
     r" with) (?P<rest>.+)$",
     re.I,
 )
+_REDEMONSTRATED = re.compile(r"(?<=is )re-?demonstrated\b|(?<=are )re-?demonstrated\b", re.I)
 _MOVED = re.compile(
     r"\b(?:has|have) (?:since |now )?been (?:advanced|pulled back|withdrawn|repositioned|retracted|exchanged)"
-    r"(?: slightly)?(?:,| and)?(?P<verb> is| are|)(?: now)? (?=\w)",
+    r"(?: slightly)?(?:(?P<into> (?:in)?to )|(?:,| and)?(?P<verb> is| are|)(?: now)? (?=\w))",
     re.I,
 )
 _IN_POSITION = re.compile(
@@ -269,7 +277,8 @@ def _clean_clause(clause: str) -> str:
     text = _rewrite_change(text)
     if not text:
         return ""
-    text = _MOVED.sub(lambda match: match["verb"].strip() + " " if match["verb"] else "", text)
+    text = _MOVED.sub(lambda match: "is in " if match["into"] else match["verb"].lstrip() + " ", text)
+    text = _REDEMONSTRATED.sub("seen", text)
     text = _IN_POSITION.sub("in place", text)
     text = _APPEARANCE_OF.sub("", text)
     text = _NORMAL_AND_STABLE.sub(r"\1", text)
