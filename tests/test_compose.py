@@ -433,6 +433,14 @@ def test_minio_tells_the_receiver_as_the_embedded_one_does(
     assert services["receiver"]["environment"]["NIGHTREAD_OBJECTS__ENDPOINT"] == "minio:9000"
 
 
+def test_logs_are_bounded_and_minio_which_prints_object_keys_has_none(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert services["minio"]["logging"] == {"driver": "none"}
+    for name in set(services) - {"minio"}:
+        assert set(services[name]["logging"]["options"]) == {"max-size", "max-file"}, name
+
+
 def test_the_scripts_of_redis_and_minio_start_their_server_with_the_secrets(
     services: dict[str, dict[str, Any]], secrets: Path, tmp_path: Path
 ) -> None:
