@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -90,9 +90,14 @@ def worklist(
 
 
 def objects(
-    session: Session, *, state: str | None = None, limit: int | None = None
+    session: Session,
+    *,
+    state: str | None = None,
+    keys: Sequence[str] | None = None,
+    object_id: int | None = None,
+    limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Objects with their outcomes, oldest first."""
+    """Objects with their outcomes, oldest first: all, or those of a state, of some keys, or one."""
     rows = session.execute(
         text(
             """SELECT object.id, object.key, object.version, encode(object.sha256, 'hex') AS sha256,
@@ -100,9 +105,16 @@ def objects(
                    object.received_at, study.study_instance_uid
                FROM object LEFT JOIN study ON study.id = object.study_id
                WHERE (CAST(:state AS text) IS NULL OR object.state = :state)
+                 AND (CAST(:keys AS text[]) IS NULL OR object.key = ANY (CAST(:keys AS text[])))
+                 AND (CAST(:object_id AS bigint) IS NULL OR object.id = :object_id)
                ORDER BY object.id LIMIT :limit"""
         ),
-        {"state": state, "limit": limit},
+        {
+            "state": state,
+            "keys": None if keys is None else list(keys),
+            "object_id": object_id,
+            "limit": limit,
+        },
         execution_options={"yield_per": 1000},
     ).mappings()
     for row in rows:

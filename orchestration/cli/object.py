@@ -65,7 +65,9 @@ def show(
     site = running_settings()
     assert site.database.url is not None
     with transaction(make_engine(site.database.url.get_secret_value())) as session:
-        rows = [row for row in objects(session) if key in (row["key"], str(row["id"]))]
+        rows = list(objects(session, keys=[key]))
+        if not rows and key.isascii() and key.isdigit():
+            rows = list(objects(session, object_id=int(key)))
     if not rows:
         fail("No object has this key; `nightread object list` shows the known ones.")
     if as_json:

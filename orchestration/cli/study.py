@@ -73,8 +73,9 @@ def _outcomes(site: Any, sent: dict[str, str], wait_s: float) -> list[dict[str, 
     limit = time.monotonic() + wait_s
     while True:
         with transaction(engine) as session:
-            known = {f"{row['key']}\x1f{row['version']}": row for row in objects(session)}
-        rows = [
+            rows = objects(session, keys=[one.partition("\x1f")[0] for one in sent])
+            known = {f"{row['key']}\x1f{row['version']}": row for row in rows}
+        found = [
             {
                 "file": file,
                 **{
@@ -85,8 +86,8 @@ def _outcomes(site: Any, sent: dict[str, str], wait_s: float) -> list[dict[str, 
             }
             for one, file in sent.items()
         ]
-        if all(row["state"] != "announced" for row in rows) or time.monotonic() > limit:
-            return rows
+        if all(row["state"] != "announced" for row in found) or time.monotonic() > limit:
+            return found
         time.sleep(0.3)
 
 
