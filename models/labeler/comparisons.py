@@ -25,6 +25,7 @@ from models.labeler.comparison_words import (
     VERB,
 )
 from models.labeler.labels import Label
+from models.labeler.sections import split_parts
 from models.labeler.sentences import split_sentences
 
 _START_COMPARISON = re.compile(
@@ -215,13 +216,24 @@ def strip_comparisons(report: str) -> str:
     Whole sentences that only compare are dropped, and so are findings that are gone ("has resolved"). A
     comparing word beside a finding is cut out or rewritten ("the effusion is unchanged" → "the effusion
     is present"). "No new X" becomes "No X". History that is not an image ("prior sternotomy") stays, and
-    so do numbers. List numbers are dropped.
+    so do numbers. List numbers are dropped. Headings stay before what is left of their section; a comparison
+    section goes whole.
 
     Returns:
         Sentences joined by one space, each with a full stop; empty when nothing is left.
     """
+    cleaned = ""
+    for part in split_parts(report):
+        text = "" if part.kind == "comparison" else _clean_text(part.text)
+        if text:
+            lead = ("\n" if part.breaks_line else " ") if cleaned else ""
+            cleaned += lead + (f"{part.heading}: " if part.heading else "") + text
+    return cleaned
+
+
+def _clean_text(text: str) -> str:
     kept = []
-    for sentence in split_sentences(report):
+    for sentence in split_sentences(text):
         cleaned = _clean_sentence(sentence)
         if cleaned:
             kept.append(cleaned[0].upper() + cleaned[1:] + ("" if cleaned[-1] in "?!" else "."))

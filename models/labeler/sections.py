@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -76,27 +77,48 @@ class Sections:
         return "\n\n".join(part for part in (self.findings, self.impression) if part)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One headed part of a report, or what stands before the first heading."""
+
+    kind: str
+    """``findings``, ``impression``, ``indication``, ``comparison``, or empty for any other."""
+    heading: str
+    """As written, without colon; empty before the first heading."""
+    text: str
+    breaks_line: bool
+    """Whether the part began on a new line."""
+
+
+def split_parts(report: str) -> list[Part]:
+    """Cut a report at its headings, in order; a report without any is one part."""
+    matches = list(_HEADING.finditer(report))
+    opening = report[: matches[0].start()] if matches else report
+    parts = [Part(kind="", heading="", text=opening.strip(), breaks_line=False)] if opening.strip() else []
+    for match, after in itertools.zip_longest(matches, matches[1:]):
+        heading = match["heading"]
+        parts.append(
+            Part(
+                kind=_KIND[heading.lower()],
+                heading=heading,
+                text=report[match.end() : after.start() if after else len(report)].strip(" \t\n:-"),
+                breaks_line="\n" in report[: match.start("heading")][-2:],
+            )
+        )
+    return parts
+
+
 def section(report: str) -> Sections:
     """Split a report at its headings.
 
     A report without any heading is all findings. Text before the first heading belongs to no section
     unless no findings heading follows, in which case it is the findings. A section named twice is joined.
     """
-    matches = list(_HEADING.finditer(report))
-    if not matches:
-        return Sections(findings=report.strip())
-    parts: dict[str, list[str]] = {
-        "findings": [],
-        "impression": [],
-        "indication": [],
-        "comparison": [],
-        "": [],
-    }
-    for match, after in zip(matches, [*matches[1:], None], strict=True):
-        text = report[match.end() : after.start() if after else len(report)].strip(" \t\n:-")
-        parts[_KIND[match["heading"].lower()]].append(text)
-    opening = report[: matches[0].start()].strip()
-    if opening and not parts["findings"]:
-        parts["findings"].append(opening)
-    joined = {kind: "\n\n".join(text for text in texts if text) for kind, texts in parts.items() if kind}
-    return Sections(**joined)
+    parts = split_parts(report)
+    texts: dict[str, list[str]] = {"findings": [], "impression": [], "indication": [], "comparison": []}
+    for part in parts:
+        if part.kind and part.text:
+            texts[part.kind].append(part.text)
+    if parts and not parts[0].heading and not texts["findings"]:
+        texts["findings"].append(parts[0].text)
+    return Sections(**{kind: "\n\n".join(found) for kind, found in texts.items()})

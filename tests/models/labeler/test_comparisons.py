@@ -310,3 +310,12 @@ def test_positive_findings_survive_the_cleaning() -> None:
         if expected and not before - {p for p in before if p.value == "no_finding"} <= after:
             lost.append(text)
     assert lost == []
+
+
+def test_headings_stay_and_a_comparison_section_goes() -> None:
+    report = (
+        "Findings: The heart is unchanged. Stable left effusion. Impression: No change. New nodule of 4.5 mm."
+    )
+    assert strip_comparisons(report) == "Findings: Left effusion. Impression: Nodule of 4.5 mm."
+    report = "COMPARISON: 3/4/2012.\n\nFINDINGS:\nStable cardiomegaly.\n\nIMPRESSION: No change."
+    assert strip_comparisons(report) == "FINDINGS: Cardiomegaly."
