@@ -62,6 +62,31 @@ def load_language_model(
     return cast(nn.Module, network.requires_grad_(False).eval())
 
 
+def random_language_model(
+    settings: Mapping[str, Any], *, device: torch.device, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A language model with random weights, made where it will be used; for measuring, not for reading.
+
+    Args:
+        settings: Contents of a ``config.json``; ``training.recipes.PHI_4`` has the full size.
+        device: Where it goes, directly: 29 GB of Phi-4 never pass through the host's memory.
+        dtype: As in ``load_language_model``.
+    """
+    config = language_model_config(settings)
+    kind = dtype or default_dtype(device)
+    with torch.device("meta"):
+        network: Any = Phi3ForCausalLM(config)
+    network = network.to(kind).to_empty(device=device)
+    network.model.rotary_emb = Phi3RotaryEmbedding(config).to(device)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+    return cast(nn.Module, network.requires_grad_(False).eval())
+
+
 def default_dtype(device: torch.device) -> torch.dtype:
     """bf16 on an accelerator, fp32 on a CPU."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from models.devices import DeviceUnavailable, in_halves, resolve_device
 from models.dvaf import FusionConfig
 from models.errors import OutOfDeviceMemory
 from models.generator import IGNORED, ReportRequest, ReportWriter, embed_rows, language_model_loss, pad_left
+from models.language_model import default_dtype, random_language_model
 from models.prompt import PromptWriter
+from training.recipes import PHI_4
 from training.vocabulary import train_tokenizer
 
 N, D, K, H, V = 4, 16, 14, 32, 448
@@ -330,3 +333,60 @@ def test_drafts_on_cuda_in_fp32_equal_the_cpu_s(writer: ReportWriter) -> None:
         max_new_tokens=20,
     ).write(requests())
     assert on_gpu == on_cpu
+
+
+MINIATURE = {
+    **PHI_4,
+    "hidden_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": V,
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "device"),
+    [
+        pytest.param(MINIATURE, "cpu", id="miniature"),
+        pytest.param(
+            PHI_4,
+            "cuda",
+            id="phi-4",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.slow,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_random_language_model_of_phi_4_s_shape_writes_eight_drafts(
+    settings: dict[str, Any],
+    device: str,
+    prompts: PromptWriter,
+    record_property: Callable[[str, object], None],
+) -> None:
+    place = torch.device(device)
+    network: Any = random_language_model(settings, device=place)
+    assert network.lm_head.weight.dtype == default_dtype(place)
+    writer = ReportWriter(
+        prefix=FusionConfig(feature_size=D, hidden_size=settings["hidden_size"], heads=4).build(),
+        language_model=network,
+        prompts=prompts,
+        device=place,
+        max_new_tokens=120,
+    )
+    asked = (requests(0) + requests(1))[:8]
+    limit = 120 if device == "cuda" else 12
+    began = time.perf_counter()
+    drafts = writer.write(asked, max_new_tokens=limit)
+    duration_s = time.perf_counter() - began
+    record_property("duration_s", duration_s)
+    if device == "cuda":
+        record_property("memory_bytes", torch.cuda.max_memory_allocated())
+        print(f"8 drafts in {duration_s:.2f} s, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    assert len(drafts) == 8
+    assert all(draft.finish == "eos" or draft.generated_tokens == limit for draft in drafts)

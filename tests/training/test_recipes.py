@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,55 @@ def test_a_pinned_revision_that_is_not_here_is_named(tmp_path: Path, monkeypatch
 def test_neither_a_folder_nor_a_hub_id_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="is neither a folder nor a hub id"):
         local_folder(tmp_path / "absent")
+
+
+HIDING = """
+import importlib, sys
+hidden = {"pydicom", "cv2", "imagecodecs", "sqlalchemy", "psycopg2", "pgvector", "celery", "kombu", "redis",
+          "minio", "pydantic", "pydantic_settings", "structlog", "typer", "rich", "starlette", "uvicorn",
+          "alembic", "PIL", "hypothesis", "scipy", "sklearn", "pandas"}
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+try:
+    import pydicom
+except ModuleNotFoundError:
+    print("hidden")
+"""
+
+
+def test_the_networks_import_with_torch_and_transformers_alone() -> None:
+    ours = (
+        "alignment attention dast devices dmsr dvaf generator language_model manifest pathologies prompt "
+        "reader release text_encoder vmamba weights"
+    )
+    theirs = "initialise networks recipes sources summary vocabulary"
+    modules = [f"models.{name}" for name in ours.split()] + [f"training.{name}" for name in theirs.split()]
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", HIDING, *modules], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "hidden\n"), run.stderr[-2000:]
+
+
+@pytest.mark.parametrize("module", ["models.release", "models.dmsr", "models.manifest"])
+def test_what_other_stages_need_imports_without_torch(module: str) -> None:
+    program = f"import sys, {module}; assert 'torch' not in sys.modules"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 # Sizes
