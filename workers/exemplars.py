@@ -26,7 +26,7 @@ from db.exemplars import Exemplar
 from db.tables import ExemplarIndexRecord, ExemplarRecord, ReleaseRecord
 from models.dmsr import exemplar_vector
 from models.errors import ModelError
-from models.labeler import strip_comparisons, strip_identifiers
+from models.labeler import strip_comparisons, strip_control_tokens, strip_identifiers
 from models.pathologies import Pathology
 from models.radiograph.eligibility import EligibilityPolicy, assess, choose
 from models.radiograph.header import InstanceHeader
@@ -227,7 +227,8 @@ def _render(context: Context, study: ReportedStudy, release: ReleaseRecord, sour
 
 def _clean(report: str) -> str:
     """Another patient's case is evidence, not history: no comparisons to priors, no identifiers."""
-    return strip_comparisons(strip_identifiers(report)).replace("\x00", "")
+    # Comparisons first: their dates are what tells them, and identifiers include dates.
+    return strip_control_tokens(strip_identifiers(strip_comparisons(report))).replace("\x00", "")
 
 
 def ensure_index(context: Context, release: ReleaseRecord) -> int:

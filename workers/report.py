@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -87,7 +87,7 @@ def _check(draft: Draft, prediction: PredictionRecord, manifest: Manifest) -> li
         {p: float(getattr(prediction, p.value)) for p in PATHOLOGIES},
         {p: manifest.threshold(p) for p in PATHOLOGIES},
     )
-    return [asdict(one) for one in found]
+    return [one.to_json() for one in found]
 
 
 def report_text(findings: str | None, impression: str | None) -> str | None:
