@@ -4,8 +4,8 @@
 #   docker build -t nightread:local .
 #   docker build -t nightread:local --build-arg EXTRAS=cuda --build-arg BASE=IMAGE .
 #
-# The extra `cuda` adds mamba-ssm, which has to be compiled: IMAGE must then have Python 3.12, a C++ compiler
-# and the nvcc of the CUDA version that torch was built for.
+# The extra `cuda` adds mamba-ssm, which has to be compiled: IMAGE must then be a Debian or Ubuntu with Python 3.12,
+# a C++ compiler and the nvcc of the CUDA version that torch was built for.
 ARG BASE=python:3.12-slim-trixie
 FROM ${BASE}
 ARG EXTRAS=""
@@ -14,6 +14,11 @@ ARG EXTRAS=""
 # editable; a wheel would drop them into site-packages.
 WORKDIR /opt/nightread
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+# Triton compiles a small launcher on its first use on a GPU.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 
 # Exact versions first: this layer changes only when they do.
 COPY requirements.txt ./
