@@ -9,6 +9,9 @@ decoder allocates for sizes that nobody announced.
 from __future__ import annotations
 
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -245,7 +248,8 @@ def _compressed(
     if codec in (Codec.JPEG_2000, Codec.HTJ2K) and stated.is_signed != pixels.is_signed:
         notes.append("codestream_sign_differs")
     reduction = _reduction(stated, target) if target is not None else 0
-    decoded = _decode_stream(codec, stream, stated, reduction)
+    with _no_silent_errors():
+        decoded = _decode_stream(codec, stream, stated, reduction)
     if reduction:
         notes.append("reduced_resolution")
     elif decoded.shape != (pixels.rows, pixels.columns):
@@ -256,6 +260,24 @@ def _compressed(
     clips = not lossless and stated.precision > pixels.bits_stored
     bits = stated.precision if clips else min(pixels.bits_stored, stated.precision)
     return Frame(samples=samples, shift=0, bits=bits, notes=tuple(notes), clips=clips)
+
+
+@contextmanager
+def _no_silent_errors() -> Iterator[None]:
+    """Refuse a frame whose decoder failed without raising.
+
+    imagecodecs copies HTJ2K lines in a function that cannot raise: the error of a damaged stream goes
+    to ``sys.unraisablehook`` and half a picture comes back.
+    """
+    lost: list[str] = []
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: lost.append(unraisable.exc_type.__name__)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if lost:
+        raise Refused("decode_failed", tags=(PIXEL_DATA,))
 
 
 def _reduction(stated: StreamHeader, target: int) -> int:
@@ -350,11 +372,14 @@ def jpeg_2000_header(stream: memoryview) -> StreamHeader:
     start = bytes(stream[:4096]).find(b"\xff\x4f\xff\x51")  # some writers wrap the codestream in JP2 boxes
     if start < 0 or start + 45 > len(stream):
         raise Refused("decode_failed", tags=(PIXEL_DATA,))
-    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", stream, start + 8)
+    right, bottom, left, top, *tiles = struct.unpack_from(">8I", stream, start + 8)
+    tile_width, tile_height, tile_left, tile_top = tiles
     (components,) = struct.unpack_from(">H", stream, start + 40)
     depth = stream[start + 42]
     rows, columns = bottom - top, right - left
-    if min(rows, columns, tile_width, tile_height) < 1:
+    # T.800 A.5.1 and B.3: the first tile holds the image's corner. OpenJPH never returns if it does not.
+    is_tiled = tile_left <= left < tile_left + tile_width and tile_top <= top < tile_top + tile_height
+    if min(rows, columns) < 1 or not is_tiled or bytes(stream[start + 43 : start + 45]) != b"\x01\x01":
         raise Refused("decode_failed", tags=(PIXEL_DATA,))
     if -(-rows // tile_height) * -(-columns // tile_width) > 65_535:
         raise Refused("decode_failed", tags=(PIXEL_DATA,))

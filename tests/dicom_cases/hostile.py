@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.dicom_cases.codestreams import jpeg_2000, jpeg_lossless, jpeg_ls
+from tests.dicom_cases.codestreams import htj2k, jpeg_2000, jpeg_lossless, jpeg_ls
 from tests.dicom_cases.radiographs import Storage, drawn_chest, file_of, header, store
 from tests.dicom_cases.writer import (
     EXPLICIT_LITTLE,
@@ -29,6 +29,7 @@ from tests.dicom_cases.writer import (
 
 RLE, J2K, JPEG_LS = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.80"
 JPEG_SV1, DEFLATED = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.1.99"
+HTJ2K = "1.2.840.10008.1.2.4.201"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +210,23 @@ def _lying_j2k(side: int, tile: int | None = None) -> bytes:
 def jpeg_2000_with_lying_size() -> bytes:
     """SIZ says 60,000 x 60,000, the data set 260 x 224."""
     return _frame_as(_lying_j2k(60_000), J2K, 260, 224)
+
+
+@hostile("decode_failed")
+def htj2k_with_tiles_outside() -> bytes:
+    """A tile grid that begins below the image: OpenJPH looks for the first tile for ever."""
+    frame = bytearray(htj2k(True)(drawn_chest(0).astype(np.int64), 8, False))
+    start = frame.index(b"\xff\x4f\xff\x51")
+    frame[start + 36 : start + 40] = b"\xff\xff\xff\xff"
+    return _frame_as(bytes(frame), HTJ2K, 260, 224)
+
+
+@hostile("decode_failed")
+def damaged_htj2k() -> bytes:
+    """The decoder's error is lost on its way; half a picture must not pass for a whole one."""
+    frame = bytearray(htj2k(True)(drawn_chest(0).astype(np.int64), 8, False))
+    frame[len(frame) // 2 : len(frame) // 2 + 400] = bytes(400)
+    return _frame_as(bytes(frame), HTJ2K, 260, 224)
 
 
 @hostile("decode_failed")
