@@ -24,7 +24,7 @@ from db.config import DatabaseSettings
 from orchestration import pipeline
 from orchestration.embedded import object_store, postgres
 from orchestration.embedded.home import Home
-from orchestration.settings import known_names, load
+from orchestration.settings import Settings, known_names, load
 
 PROJECT = Path(__file__).resolve().parent.parent
 FILE = PROJECT / "docker-compose.yml"
@@ -159,6 +159,28 @@ def test_every_variable_is_a_setting(ours: dict[str, dict[str, Any]]) -> None:
     for name, one in ours.items():
         for variable in one["environment"]:
             assert variable in known, f"{name}: {variable}"
+
+
+def test_what_compose_sets_by_itself_is_what_the_settings_and_the_ticks_say(
+    ours: dict[str, dict[str, Any]],
+) -> None:
+    fields = Settings.model_construct(home=Path("/"))
+    told = ours["clock"]["environment"]
+    (sweep,) = (tick for tick in pipeline.TICKS if tick.name == "sweep")
+    assert float(_interpolated(told["NIGHTREAD_INTAKE__SWEEP_S"])) == sweep.every_s == fields.intake.sweep_s
+    assert float(_interpolated(told["NIGHTREAD_INTAKE__QUIET_S"])) == fields.intake.quiet_s
+    assert [_interpolated(told["NIGHTREAD_INTAKE__STAT_PREFIXES"])] == fields.intake.stat_prefixes
+    assert _interpolated(told["NIGHTREAD_WORKLIST__TIME_ZONE"]) == fields.worklist.time_zone
+    for name, one in ours.items():
+        assert told.items() <= one["environment"].items(), name
+
+
+def test_the_check_of_beat_waits_for_several_of_its_ticks() -> None:
+    from orchestration import health
+
+    # The sweep may be switched off by a setting; the check must not depend on it.
+    certain = [tick.every_s for tick in pipeline.TICKS if tick.name != "sweep"]
+    assert min(certain) * 5 <= health.QUIET_S
 
 
 def test_only_migrations_know_the_owner_and_only_people_the_analyst(
