@@ -161,29 +161,29 @@ def test_a_lateral_film_is_plainly_another_drawing() -> None:
 def test_thumbnails_do_not_give_the_labels_away() -> None:
     """Logistic regression on 32 x 32 pixels stays at or below 0.85 macro AUROC.
 
-    1,000 studies to learn from, 500 to test, drawn at 128 px.
+    800 studies to learn from, 400 to test, drawn at 128 px; docs/phantom.md has the figures of 2,000 at 256 px.
     """
     import torch
 
     pixels, labels = [], []
-    for study in iterate(49, 1500, 128):
+    for study in iterate(49, 1200, 128, with_lateral=False):
         pixels.append(study.image.reshape(32, 4, 32, 4).mean((1, 3)).ravel())
         labels.append([study.labels[p] for p in PATHOLOGIES])
     x, y = torch.tensor(np.asarray(pixels)), torch.tensor(labels, dtype=torch.float32)
-    x = (x - x[:1000].mean(0)) / (x[:1000].std(0) + 1e-3)
+    x = (x - x[:800].mean(0)) / (x[:800].std(0) + 1e-3)
     weight = torch.zeros(1024, 14, requires_grad=True)
     bias = torch.zeros(14, requires_grad=True)
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=120)
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        value = torch.nn.functional.binary_cross_entropy_with_logits(x[:1000] @ weight + bias, y[:1000])
+        value = torch.nn.functional.binary_cross_entropy_with_logits(x[:800] @ weight + bias, y[:800])
         value = value + 1e-2 * weight.square().sum() / 14
         value.backward()
         return value
 
     optimiser.step(loss)
-    scores, truth = (x[1000:] @ weight + bias).detach().numpy(), y[1000:].numpy()
+    scores, truth = (x[800:] @ weight + bias).detach().numpy(), y[800:].numpy()
     areas = []
     for k in range(14):
         positive, negative = scores[truth[:, k] == 1, k], scores[truth[:, k] == 0, k]
