@@ -1,0 +1,1 @@
+"""Measurements that name their machine: ``make bench``, or ``python -m benchmarks``."""
