@@ -7,11 +7,13 @@ namespace of its own, in which it is user 1000 while the files stay root's and n
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -149,21 +151,30 @@ def initialise(data: Path, binaries: Path, prefix: list[str], password: str) -> 
     partial.rename(data)
 
 
-def forget_dead_postmaster(data: Path) -> None:
-    """Remove a pid file that names a living process which is no Postgres of this directory.
+def clear_after_dead_postmaster(data: Path) -> None:
+    """Make way for a new postmaster where the old one was killed.
 
-    After a reboot the number may be anyone's, and Postgres would refuse to start. Otherwise the file
-    stays: it also names the shared memory, and Postgres itself must see that no old backend uses it.
+    Its backends end by themselves only when they next wait for something; one in a long computation keeps
+    the shared memory, and Postgres rightly refuses to start beside it. And after a reboot the number in the
+    pid file may be anyone's, which Postgres takes for a living postmaster.
     """
     pid_file = data / "postmaster.pid"
     try:
         pid = int(pid_file.read_text().split("\n", 1)[0])
-        alive = psutil.Process(pid)
-        if alive.name() == "postgres" and Path(alive.cwd()) == data:
-            return
-    except (OSError, ValueError, psutil.Error):
+    except (OSError, ValueError):
         return
-    if not server_processes(data):
+    servers = server_processes(data)
+    if any(process.pid == pid for process in servers):
+        return  # it lives: Postgres itself will say so
+    for process in servers:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGQUIT)
+    _, remaining = psutil.wait_procs(servers, timeout=1)
+    for process in remaining:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(remaining, timeout=1)
+    if psutil.pid_exists(pid):
         pid_file.unlink(missing_ok=True)
 
 
@@ -184,7 +195,7 @@ def become_server(told: dict[str, Any]) -> None:
     data, prefix = Path(told["data"]), list(told["prefix"])
     os.chdir(data.parent)  # the server's own account may not enter the folder that we were started in
     initialise(data, Path(told["binaries"]), prefix, told["password"])
-    forget_dead_postmaster(data)
+    clear_after_dead_postmaster(data)
     command = [*prefix, str(Path(told["binaries"]) / "postgres"), "-D", str(data)]
     for name, value in told["options"].items():
         command += ["-c", f"{name}={value}"]

@@ -159,6 +159,32 @@ def test_a_killed_service_answers_again_within_seconds(services: Any, service: s
     assert others == {name: row["pid"] for name, row in before.items() if name != service}
 
 
+def test_postgres_comes_back_although_a_backend_of_the_killed_one_still_computes(services: Any) -> None:
+    endless = (
+        "SELECT sum(a.g * b.g % 7) FROM generate_series(1, 200000) a(g), generate_series(1, 200000) b(g)"
+    )
+    with services.database("URL") as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        backend = cursor.fetchone()[0]
+        errors: list[type[BaseException]] = []
+
+        def compute() -> None:
+            try:
+                cursor.execute(endless)
+            except psycopg2.OperationalError as error:
+                errors.append(type(error))
+
+        computing = threading.Thread(target=compute)
+        computing.start()
+        _eventually(lambda: psutil.Process(backend).cpu_times().user > 0.2, "the query computes")
+        os.kill(services.status()["postgres"]["pid"], signal.SIGKILL)
+        _eventually(lambda: not services.status()["postgres"]["ready"], "its death is seen")
+        _eventually(lambda: services.status()["postgres"]["ready"], "Postgres is back")
+        computing.join(20)
+        assert errors, "the old backend has ended"
+    assert _answers(services)
+
+
 def test_a_killed_backend_takes_nothing_down_for_long(services: Any) -> None:
     with services.database("URL") as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
