@@ -161,7 +161,7 @@ def test_a_lateral_film_is_plainly_another_drawing() -> None:
 def test_thumbnails_do_not_give_the_labels_away() -> None:
     """Logistic regression on 32 x 32 pixels stays at or below 0.85 macro AUROC.
 
-    800 studies to learn from, 400 to test, drawn at 128 px; docs/phantom.md has the figures of 2,000 at 256 px.
+    800 studies to learn from, 400 to test, at 128 px; docs/phantom.md has the figures of 2,000 at 256 px.
     """
     import torch
 
