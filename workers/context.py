@@ -143,9 +143,10 @@ def _share_cores() -> None:
 
 def _own_scratch(parent: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for left in parent.iterdir():
-        if left.name.isdigit() and not psutil.pid_exists(int(left.name)):
-            shutil.rmtree(left, ignore_errors=True)
     own = parent / str(os.getpid())
+    for left in parent.iterdir():
+        # Our own name may stand there too: process ids come round again, in containers at once.
+        if left == own or (left.name.isdigit() and not psutil.pid_exists(int(left.name))):
+            shutil.rmtree(left, ignore_errors=True)
     own.mkdir(exist_ok=True, mode=0o700)
     return own
