@@ -81,11 +81,9 @@ def draw_pleural_other(chest: Chest, finding: Finding) -> None:
                 shape = blob((x, y), (rng.uniform(8, 15), rng.uniform(4, 8)), rng, 0.28)
                 fill(frame, shape, into=blobs)
                 stroke(frame, np.concatenate((shape, shape[:1])), width_mm=1.6, into=rims)
-            line = outline[
-                (outline[:, 1] > build.dome[side] - 3)
-                & (outline[:, 1] < build.dome[side] + 9)
-                & (np.abs(outline[:, 0]) > 30)
-            ]
+            across = np.abs(outline[:, 0])
+            on_dome = (outline[:, 1] > build.dome[side] - 3) & (outline[:, 1] < build.dome[side] + 12)
+            line = outline[on_dome & (across > 40) & (across < build.half_width - 28)]
             if len(line) > 3:
                 stroke(frame, line, width_mm=2.6, into=rims)
             speckle = np.clip(0.75 + 0.3 * cloud(frame, noise_of(finding), 4), 0.2, 1.4)
@@ -95,7 +93,7 @@ def draw_pleural_other(chest: Chest, finding: Finding) -> None:
                 chest, finding, (soft(frame, np.maximum(blobs, rims), 1.5) > 0.3) & (chest.lungs[side] > 0.2)
             )
             continue
-        thick = (8 + 9 * grade) if finding.form == "apical" else (7 + 9 * grade)
+        thick = (11 + 10 * grade) if finding.form == "apical" else (9 + 10 * grade)
         shift = (-s * thick * 0.35, thick) if finding.form == "apical" else (-s * thick, 0.0)
         wobble = np.stack(
             [
@@ -122,5 +120,5 @@ def draw_pleural_other(chest: Chest, finding: Finding) -> None:
             rind = rind * (np.abs(chest.x) > 60)
         rind = rind.astype(np.float32)
         opacify(chest, rind, 0.93)
-        chest.extra += 0.045 * rind
+        chest.extra += 0.07 * rind
         mark(chest, finding, rind > 0.4)
