@@ -87,7 +87,7 @@ def bench_syntax(uid: str, name: str, values: NDArray[np.int64], rounds: int) ->
     calls = alone | others(uid, frame)
     calls["bytes to 224 px"] = lambda: render_buffer(file, with_preview=False)
     calls["with preview"] = lambda: render_buffer(file)
-    if uid in (J2K, HTJ2K):
+    if uid == J2K:
         calls["reduced, bytes to 224 px"] = lambda: render_buffer(
             file, "voi-v1-j2k-reduced", with_preview=False
         )

@@ -247,9 +247,9 @@ def _compressed(
         notes.append("codestream_depth_differs")
     if codec in (Codec.JPEG_2000, Codec.HTJ2K) and stated.is_signed != pixels.is_signed:
         notes.append("codestream_sign_differs")
-    reduction = _reduction(stated, target) if target is not None else 0
+    reduction = _reduction(stated, target) if target is not None and codec is Codec.JPEG_2000 else 0
     with _no_silent_errors():
-        decoded = _decode_stream(codec, stream, stated, reduction)
+        decoded = _decode_stream(syntax, stream, stated, reduction)
     if reduction:
         notes.append("reduced_resolution")
     elif decoded.shape != (pixels.rows, pixels.columns):
@@ -288,15 +288,17 @@ def _reduction(stated: StreamHeader, target: int) -> int:
 
 
 def _decode_stream(
-    codec: Codec, stream: memoryview, stated: StreamHeader, reduction: int
+    syntax: TransferSyntax, stream: memoryview, stated: StreamHeader, reduction: int
 ) -> NDArray[np.integer]:
-    codecs = _codecs()
+    codecs, codec = _codecs(), syntax.codec
     if codec is Codec.JPEG:
         decoded = codecs.jpeg8_decode(stream)
     elif codec is Codec.JPEG_LS:
         decoded = codecs.jpegls_decode(stream)
-    elif codec is Codec.HTJ2K:
-        decoded = codecs.htj2k_decode(stream, skipres=(reduction, reduction) if reduction else None)
+    elif codec is Codec.HTJ2K and syntax.lossless:
+        # Only where nothing was lost: OpenJPH does not clip, so a lossy stream wraps near black and
+        # white (an error of 65,535 was seen). OpenJPEG clips and takes twice as long.
+        decoded = codecs.htj2k_decode(stream)
     elif reduction:
         decoded = _reduced_jpeg_2000(stream, stated, reduction)
     else:

@@ -51,8 +51,8 @@ RENDERINGS: Mapping[str, Rendering] = MappingProxyType(
             ),
             Rendering(
                 name="voi-v1-j2k-reduced",
-                sentence="As voi-v1, but JPEG 2000 and HTJ2K are decoded at the lowest resolution that is at "
-                "least twice as large as the result.",
+                sentence="As voi-v1, but JPEG 2000 is decoded at the lowest resolution that is at least "
+                "twice as large as the result.",
                 is_reduced=True,
             ),
             Rendering(

@@ -114,7 +114,7 @@ def htj2k(reversible: bool) -> Callable[[Values, int, bool], bytes]:
     """A high-throughput JPEG 2000 codestream of 8 or 16 bits."""
 
     def encode(values: Values, bits: int, is_signed: bool) -> bytes:
-        level = None if reversible else 0.0001
+        level = None if reversible else 0.005
         typed = _typed(values, bits, is_signed)
         return bytes(imagecodecs.htj2k_encode(typed, level, reversible=reversible))
 
