@@ -174,7 +174,7 @@ def test_postgres_comes_back_although_a_backend_of_the_killed_one_still_computes
             except psycopg2.OperationalError as error:
                 errors.append(type(error))
 
-        computing = threading.Thread(target=compute)
+        computing = threading.Thread(target=compute, daemon=True)
         computing.start()
         _eventually(lambda: psutil.Process(backend).cpu_times().user > 0.2, "the query computes")
         os.kill(services.status()["postgres"]["pid"], signal.SIGKILL)
