@@ -1,8 +1,9 @@
 """Draft reports: visual tokens and a similar case in the prompt of a frozen language model (Eq. 9).
 
 Any causal model of the Phi-3 architecture of ``transformers`` will do. Decoding is greedy with a
-key-value cache: requests are sorted by prompt length, padded on the left, and leave the batch when
-they end. Only the last position of the prompt goes through the output head.
+key-value cache: the opening that all prompts share is computed once, requests are sorted by prompt
+length, padded on the left, and leave the batch when they end. Only the last position of the prompt goes
+through the output head.
 """
 
 # Shapes: B batch, L prompt length, N visual tokens, D features, H hidden size, V vocabulary.
@@ -134,7 +135,7 @@ class ReportWriter:
     def embed_prompts(
         self, requests: Sequence[ReportRequest], layouts: Sequence[PromptTokens]
     ) -> tuple[Tensor, Tensor]:
-        """Make the language model's input, padded on the left.
+        """Make the language model's input: the shared opening, then the rest, padded on its left.
 
         Returns:
             Embeddings ``(B, L, H)`` and mask ``(B, L)``, true where there is a token.
@@ -145,7 +146,11 @@ class ReportWriter:
         )
         visual_dtype = next(self._prefix.parameters()).dtype
         visual = self._prefix(patch_tokens.to(visual_dtype), disease_tokens.to(visual_dtype))
-        return pad_left(embed_rows(self._model, layouts, visual))
+        P = len(self.prompts.opening)
+        rows = embed_rows(self._model, layouts, visual)
+        rest, mask = pad_left([row[P:] for row in rows])
+        shared = torch.stack([row[:P] for row in rows])
+        return torch.cat([shared, rest], dim=1), torch.cat([mask.new_ones(len(rows), P), mask], dim=1)
 
     def _write(
         self, requests: Sequence[ReportRequest], layouts: Sequence[PromptTokens], limit: int
@@ -156,13 +161,13 @@ class ReportWriter:
     @torch.inference_mode()
     def _decode(self, embeddings: Tensor, mask: Tensor, limit: int) -> list[list[int]]:
         """Greedy decoding with a cache; a finished row leaves once half of the rows have finished."""
-        B = embeddings.shape[0]
+        B, opening = embeddings.shape[0], self.prompts.opening
         written: list[list[int]] = [[] for _ in range(B)]
         rows = list(range(B))
         active = torch.ones(B, dtype=torch.bool, device=self.device)
-        cache = DynamicCache(config=self._model.config)
-        positions = positions_of(mask)
-        inputs = embeddings
+        cache = self._read_opening(B)
+        positions = positions_of(mask)[:, len(opening) :]
+        inputs = embeddings[:, len(opening) :]
         for step in range(limit):
             chosen = self._next_tokens(inputs, mask, positions, cache)
             tokens = chosen.tolist()
@@ -183,14 +188,27 @@ class ReportWriter:
             inputs = self._model.get_input_embeddings()(chosen[:, None])
         return written
 
-    def _next_tokens(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        hidden = self._model.model(
+    def _read_opening(self, B: int) -> DynamicCache:
+        """Keys and values of the text that all prompts begin with, for ``B`` rows; computed for one."""
+        cache = DynamicCache(config=self._model.config)
+        tokens = torch.tensor([self.prompts.opening], device=self.device)
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        self._hidden(self._model.get_input_embeddings()(tokens), mask, positions_of(mask), cache)
+        cache.batch_repeat_interleave(B)
+        return cache
+
+    def _hidden(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        hidden: Tensor = self._model.model(
             inputs_embeds=inputs,
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
             **{_CACHE_ARGUMENT: cache},
         ).last_hidden_state
+        return hidden
+
+    def _next_tokens(self, inputs: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        hidden = self._hidden(inputs, mask, positions, cache)
         logits: Tensor = self._model.lm_head(hidden[:, -1])
         return logits.float().masked_fill(self._forbidden, float("-inf")).argmax(dim=-1)
 

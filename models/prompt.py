@@ -111,7 +111,8 @@ class PromptWriter:
         self.control_ids = frozenset(self._added.values())
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.stop_ids = frozenset({self._added[IM_END], self._added[END_OF_TEXT]})
-        self._opening = (
+        # What every prompt begins with, whatever the exemplar.
+        self.opening = (
             *self._turn("system", self._text.system),
             self._added[IM_END],
             *self._turn("user", self._text.instruction),
@@ -149,15 +150,15 @@ class PromptWriter:
         """
         if exemplar_report is None or not exemplar_report.strip():
             middle = self.encode_text(self._text.without_exemplar)
-            exemplar = slice(len(self._opening), len(self._opening))
+            exemplar = slice(len(self.opening), len(self.opening))
         else:
             lead = self.encode_text(self._text.before_exemplar)
             report = self.encode_text(exemplar_report.strip())[: self._exemplar_max_tokens]
             middle = [*lead, *report]
-            start = len(self._opening) + len(lead)
+            start = len(self.opening) + len(lead)
             exemplar = slice(start, start + len(report))
         return PromptTokens(
-            before_image=(*self._opening, *middle, *self._before_image),
+            before_image=(*self.opening, *middle, *self._before_image),
             after_image=self._closing,
             exemplar=exemplar,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from models.dvaf import VisualPrefix
 from models.errors import WeightsMismatch
 from models.language_model import language_model_config
 from models.manifest import Manifest, ReleaseError
+from models.prompt import PROMPTS
 from models.reader import normalise
 from models.release import MANIFEST_FILE, file_digest, seal
 from models.text_encoder import load_text_encoder
@@ -32,6 +33,8 @@ from training.sources import local_folder
 from training.vocabulary import copy_tokenizer, train_tokenizer
 
 PROBES = 24
+PROMPT_REPEATS = 20
+"""How often the prompt's own words are shown to the tokenizer, so that it need not spell them."""
 
 
 def initialise_release(
@@ -90,7 +93,8 @@ def initialise_release(
         if given_language_model is None:
             _write_language_model(recipe, out / "language_model")
     if given_language_model is None:
-        train_tokenizer(texts, recipe.vocabulary_size, out / "tokenizer")
+        words = astuple(PROMPTS[recipe.prompt_version])
+        train_tokenizer([*texts, *words * PROMPT_REPEATS], recipe.vocabulary_size, out / "tokenizer")
     else:
         _copy_language_model(given_language_model, out / "language_model")
         copy_tokenizer(given_language_model, out / "tokenizer")
