@@ -154,14 +154,13 @@ class Hospital:
         """``nightread drain`` ends with 0."""
         self.night.run("drain", "--timeout", str(timeout_s), "--quiet", timeout_s=timeout_s + 30)
 
-    def pid(self, role: str) -> int:
-        """The process of a role, for example ``worker-report``."""
-        return int(self.night.status()[role]["pid"])
+    def pids(self, role: str) -> list[int]:
+        """The processes of a role, for example ``worker-report``: main and children."""
+        return [int(pid) for pid in self.night.status()[role]["pids"]]
 
     @contextmanager
-    def stopped(self, role: str) -> Iterator[None]:
-        """A role's processes stopped by SIGSTOP meanwhile."""
-        pids = [int(pid) for pid in self.night.status()[role]["pids"]]
+    def held(self, pids: Sequence[int]) -> Iterator[None]:
+        """These processes stopped by SIGSTOP meanwhile."""
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -169,6 +168,10 @@ class Hospital:
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
+
+    def stopped(self, role: str) -> Any:
+        """A role's processes stopped by SIGSTOP meanwhile."""
+        return self.held(self.pids(role))
 
 
 @pytest.fixture(scope="session")

@@ -141,45 +141,34 @@ def test_a_worker_stopped_for_longer_than_its_lease_loses_its_steps_and_repeats_
     hospital: Any, films: Any
 ) -> None:
     """The lease is shortened from outside, so that the test need not wait for it."""
-    uids = [films.uid(f"lease-{n}") for n in range(4)]
+    uids = [films.uid(f"lease-{n}") for n in range(16)]
+    report = hospital.pids("worker-report")
+    leased = "SELECT FROM step WHERE stage = 'report' AND state = 'leased'"
     with hospital.stopped("worker-retrieve"):
-        for n in range(4):
+        for n in range(len(uids)):
             hospital.put(f"lease/{n}/1.dcm", films.film(f"lease-{n}"))
             hospital.put(f"lease/{n}/_complete.json", films.manifest(f"lease-{n}"))
-        hospital.until(
-            lambda: (
-                hospital.rows("SELECT count(*) AS n FROM step WHERE stage = 'retrieve' AND state = 'ready'")[
-                    0
-                ]["n"]
-                == 4
-            ),
-            "four wait at retrieve",
-        )
-    # The report worker is stopped as soon as it holds them.
-    hospital.until(
-        lambda: (
-            hospital.rows("SELECT FROM step WHERE stage = 'report' AND state = 'leased'")
-            or all((hospital.study(uid) or {}).get("state") == "drafted" for uid in uids)
-        ),
-        "the report worker has begun",
-    )
-    with hospital.stopped("worker-report"), hospital.night.database() as connection:
+        waiting = "SELECT count(*) AS n FROM step WHERE stage = 'retrieve' AND state = 'ready'"
+        hospital.until(lambda: hospital.rows(waiting)[0]["n"] == len(uids), "all wait at retrieve")
+    # The report worker is stopped as soon as it holds some.
+    hospital.until(lambda: hospital.rows(leased), "the report worker has begun")
+    with hospital.held(report), hospital.night.database() as connection:
         cursor = connection.cursor()
         cursor.execute(
             "UPDATE step SET lease_expires_at = now() - interval '1 second' "
             "WHERE stage = 'report' AND state = 'leased' RETURNING id"
         )
         held = [row[0] for row in cursor.fetchall()]
-        hospital.until(
-            lambda: not hospital.rows("SELECT FROM step WHERE stage = 'report' AND state = 'leased'"),
-            "the reaper has taken them back",
-            20,
-        )
+        assert held, "it was stopped with steps in its hands"
+        hospital.until(lambda: not hospital.rows(leased), "the reaper has taken them back", 20)
     for uid in uids:
         hospital.until_state(uid, "drafted")
-        assert len([r for r in hospital.readings(uid) if r["state"] == "drafted"]) == 1
-    fences = hospital.rows("SELECT fence, state FROM step WHERE id = ANY(%s)", held)
-    assert all(row["fence"] >= 2 and row["state"] == "done" for row in fences)
+        assert [r["state"] for r in hospital.readings(uid)] == ["drafted"]
+    hospital.drain()
+    steps = hospital.rows("SELECT fence, state FROM step WHERE id = ANY(%s)", held)
+    assert all(step["fence"] >= 2 and step["state"] == "done" for step in steps)
+    log = (hospital.night.home / "logs" / "worker-report.log").read_text()
+    assert "fence_refused" in log, "what it wrote late was refused"
 
 
 def test_a_late_better_frontal_is_a_new_current_reading(hospital: Any, films: Any) -> None:
