@@ -13,8 +13,13 @@ from sqlalchemy.orm import Session
 from db.errors import DatabaseUnavailable
 
 
-def make_engine(url: str, *, pool_size: int = 4, application: str = "nightread") -> Engine:
+def make_engine(
+    url: str, *, pool_size: int = 4, application: str = "nightread", hurried: bool = False
+) -> Engine:
     """An engine for ``postgresql+psycopg2://`` URLs (written out: SQLAlchemy 2.1 changed the default driver).
+
+    Args:
+        hurried: Give up after two seconds, because someone waits for the answer.
 
     Raises:
         ValueError: If the URL names another driver.
@@ -26,15 +31,16 @@ def make_engine(url: str, *, pool_size: int = 4, application: str = "nightread")
         pool_size=pool_size,
         max_overflow=4,
         pool_pre_ping=True,
-        pool_timeout=20,
+        pool_timeout=2 if hurried else 20,
         hide_parameters=True,  # values of rows must not stand in an exception's text
         connect_args={
-            "connect_timeout": 5,
+            "connect_timeout": 2 if hurried else 5,
             "application_name": application,
             "keepalives_idle": 15,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "options": "-c lock_timeout=15s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+            "options": "-c idle_in_transaction_session_timeout=60s -c timezone=UTC "
+            + ("-c statement_timeout=2s" if hurried else "-c lock_timeout=15s"),
         },
     )
 

@@ -7,6 +7,7 @@ work is claimed from Postgres, and the pump rings again for every stage that has
 from __future__ import annotations
 
 import functools
+import os
 import time
 from typing import Any
 
@@ -185,12 +186,12 @@ for _tick in pipeline.TICKS:
 
 @celery.signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
-    site_logging.configure("worker")
+    site_logging.configure(os.environ.get(site_logging.ROLE, "celery"))
 
 
 @celery.signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
-    site_logging.configure("worker")
+    site_logging.configure(os.environ.get(site_logging.ROLE, "celery"))
 
 
 @celery.signals.worker_process_shutdown.connect

@@ -31,6 +31,7 @@ PLAIN_LOGGERS = (
     "alembic.runtime",
 )
 SILENT_LOGGERS = ("pydicom", "minio", "urllib3", "PIL", "uvicorn.access", "asyncio")
+ROLE = "NIGHTREAD_ROLE"
 CELERY_TRACE = "celery.app.trace"
 # A clock that ticks every second says "received" and "succeeded" 170,000 times a night; what a stage did is
 # told by its own event, ``batch_finished``.

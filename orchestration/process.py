@@ -5,9 +5,11 @@ A module of its own, because a spawned pool child imports the main module a seco
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
+from orchestration.logging import ROLE
 from orchestration.pipeline import QUEUES
 
 
@@ -27,6 +29,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _run_worker(queue: str) -> None:
+    os.environ[ROLE] = f"worker-{queue}"  # for the pool's children too
     from orchestration.app import app
 
     app.worker_main(
@@ -44,6 +47,7 @@ def _run_worker(queue: str) -> None:
 
 
 def _run_beat() -> None:
+    os.environ[ROLE] = "beat"
     from orchestration.app import app
 
     # Kept in memory: every tick is level-triggered, so there is nothing to remember.

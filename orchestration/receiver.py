@@ -99,7 +99,9 @@ def make_receiver(site: Settings, ring: Any) -> Starlette:
         raise ValueError("the receiver needs NIGHTREAD_INTAKE__TOKEN")
     token = f"Bearer {site.intake.token.get_secret_value()}".encode()
     bucket = site.objects.studies_bucket
-    engine = make_engine(site.database.url.get_secret_value(), pool_size=8, application="nightread-receiver")
+    engine = make_engine(
+        site.database.url.get_secret_value(), pool_size=8, application="nightread-receiver", hurried=True
+    )
 
     def announce(objects: list[StoredObject]) -> int:
         with transaction(engine) as session:

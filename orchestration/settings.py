@@ -37,6 +37,7 @@ PREFIX = "NIGHTREAD_"
 OTHER_NAMES = frozenset(
     {
         "NIGHTREAD_DEBUG",  # full tracebacks on the command line
+        "NIGHTREAD_ROLE",  # what a supervised process calls itself in its log
         "NIGHTREAD_READY_FILE",  # where a supervised process says that it is ready
         "NIGHTREAD_SUPERVISED_HOME",  # marks the processes of a home
         "NIGHTREAD_TEST_DATA",  # where tests find data

@@ -441,8 +441,12 @@ def test_minio_tells_the_receiver_as_the_embedded_one_does(
     told = services["minio"]["environment"]
     embedded = object_store.minio_environment(
         Home(path=tmp_path), access_key="nightread", secret_key="s", receiver_url="r", token="t"
-    )
-    by_script = {"MINIO_ROOT_PASSWORD", "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_NIGHTREAD"}
+    ) | object_store.doorbell_environment(receiver_url="r", token="t")
+    by_script = {
+        "MINIO_ROOT_PASSWORD",
+        "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_NIGHTREAD",
+        "MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_DOORBELL",
+    }
     assert set(told) == set(embedded) - by_script
     for name in ("MINIO_ROOT_USER", "MINIO_BROWSER", "MINIO_UPDATE", "MINIO_API_SYNC_EVENTS"):
         assert told[name] == embedded[name], name
@@ -450,6 +454,8 @@ def test_minio_tells_the_receiver_as_the_embedded_one_does(
     port = receiver["NIGHTREAD_INTAKE__PORT"]
     assert receiver["NIGHTREAD_INTAKE__HOST"] == "0.0.0.0"
     assert told["MINIO_NOTIFY_WEBHOOK_ENDPOINT_NIGHTREAD"] == f"http://receiver:{port}/events"
+    assert told["MINIO_NOTIFY_WEBHOOK_ENDPOINT_DOORBELL"] == f"http://receiver:{port}/events"
+    assert "doorbell" in services["buckets"]["command"]
     queue = told["MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_NIGHTREAD"]
     assert f"events:{queue}" in services["minio"]["volumes"]
     assert services["receiver"]["environment"]["NIGHTREAD_OBJECTS__ENDPOINT"] == "minio:9000"

@@ -75,7 +75,7 @@ def test_help_imports_nothing_heavy_and_takes_at_most_four_times_a_bare_python()
             times.append(time.perf_counter() - started)
         return min(times)
 
-    # Measured: 34 ms against 31 ms. The best of seven, taken in turns, so that another load hits both.
+    # The best of seven, taken in turns, so that another load hits both.
     assert best("-m", "orchestration.cli", "--help") < 4 * best("-c", "pass")
 
 

@@ -95,7 +95,7 @@ def test_what_is_killed_comes_back_within_two_seconds(home: Home) -> None:
     old = _kill(home, "receiver")
     started = time.monotonic()
     _eventually(lambda: _pid(home, "receiver") not in (0, old), "started again")
-    assert time.monotonic() - started < 2.0  # measured: 0.15 s
+    assert time.monotonic() - started < 2.0
     _eventually(lambda: _states(home)["receiver"] == "running", "ready again")
 
 
