@@ -5,7 +5,8 @@
 The picture is 2,544 x 3,056 of 12 bits with noise; nothing is read from disk. Rounds interleave the
 decoder alone, the whole rendering and the other decoders of the syntax, and medians are compared, so
 that the load of the machine falls on all of them. For JPEG 2000 the reduced rendering is compared with
-the full one, in time and in grey values. ``--folder`` adds the JPEG 2000 files of a folder.
+the full one, in time and in grey values; ``--release`` adds the difference in a release's logits, and
+``--folder`` the JPEG 2000 files of a folder.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from models.radiograph.reasons import Refused
 from models.radiograph.rendering import render_buffer
 from models.radiograph.syntaxes import Codec
 from tests.dicom_cases.codestreams import ENCODERS
-from tests.dicom_cases.radiographs import Storage, file_of
+from tests.dicom_cases.radiographs import Storage, drawn_chest, file_of, store
 
 SV1, JPEG_LS = "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"
 J2K, HTJ2K, RLE, NATIVE = (
@@ -110,11 +111,32 @@ def difference(file: bytes | memoryview) -> str:
     return f"grey values differ by {delta.mean():.2f} on average, {delta.max()} at most"
 
 
+def logits_difference(release: Path, count: int = 8) -> str:
+    """How far the logits of drawn chests move, next to how far different chests are apart."""
+    from models.release import open_release
+
+    reader = open_release(release).load_reader("cpu")
+    size = reader.manifest.image_size
+    full: list[NDArray[np.uint8]] = []
+    reduced: list[NDArray[np.uint8]] = []
+    for seed in range(count):
+        file = store(drawn_chest(seed, 3056, 2544), Storage(syntax=J2K, bits=12))
+        for name, images in (("voi-v1", full), ("voi-v1-j2k-reduced", reduced)):
+            images.append(render_buffer(file, name, size, with_preview=False).image)
+    before, after = (reader.encode(np.stack(images)).logits.numpy() for images in (full, reduced))
+    moved, apart = np.abs(after - before), before.std(axis=0)
+    return (
+        f"{reader.manifest.name}: logits move by {moved.mean():.4f} on average, {moved.max():.4f} at most; "
+        f"standard deviation between {count} pictures {apart.mean():.4f}"
+    )
+
+
 def main() -> None:
     """Run all syntaxes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="add the JPEG 2000 files below this folder")
+    parser.add_argument("--release", type=Path, help="add the difference in logits of this release folder")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     values = picture(noise=20)
@@ -127,6 +149,8 @@ def main() -> None:
         (J2K, "JPEG 2000 lossless"),
     ):
         bench_syntax(uid, name, picture(noise=2) if uid == RLE else values, arguments.rounds)
+    if arguments.release:
+        print(logits_difference(arguments.release))
     for path in sorted(arguments.folder.rglob("*")) if arguments.folder else []:
         try:
             opened = open_buffer(map_file(path, Limits()), Limits()) if path.is_file() else None

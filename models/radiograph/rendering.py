@@ -22,7 +22,7 @@ from models.radiograph.part10 import map_file, open_buffer
 from models.radiograph.reasons import Refused
 
 PREVIEW_SIDE = 1024
-REDUCED_OVERSAMPLING = 2
+REDUCED_OVERSAMPLING = 3
 """A reduced decode keeps at least this many pixels for each pixel of the network's image."""
 FLAT_SPREAD = 8
 """Grey values; an image whose middle nine tenths of pixels span fewer shows no anatomy."""
@@ -52,7 +52,7 @@ RENDERINGS: Mapping[str, Rendering] = MappingProxyType(
             Rendering(
                 name="voi-v1-j2k-reduced",
                 sentence="As voi-v1, but JPEG 2000 is decoded at the lowest resolution that is at least "
-                "twice as large as the result.",
+                "three times as large as the result.",
                 is_reduced=True,
             ),
             Rendering(

@@ -135,8 +135,8 @@ def test_reduced_jpeg_2000_comes_close_at_any_size(shape: tuple[int, int]) -> No
     file = store(picture, Storage(syntax="1.2.840.10008.1.2.4.90", bits=12))
     full = render_buffer(file, with_preview=False)
     reduced = render_buffer(file, "voi-v1-j2k-reduced")
-    assert max(reduced.preview.shape) >= 448
-    assert ("reduced_resolution" in reduced.notes) == (max(shape) >= 896)
+    assert max(reduced.preview.shape) >= 672 or max(shape) < 1344
+    assert ("reduced_resolution" in reduced.notes) == (max(shape) >= 1344)
     difference = np.abs(full.image.astype(int) - reduced.image)
     # Measured: mean 0.6, because a wavelet's low band is sharper than an average.
     assert difference.mean() < 1.5
@@ -145,7 +145,7 @@ def test_reduced_jpeg_2000_comes_close_at_any_size(shape: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("is_signed", [False, True])
 def test_reduced_jpeg_2000_keeps_the_sign(is_signed: bool) -> None:
-    picture = drawn_chest(8, 1000, 900)
+    picture = drawn_chest(8, 1500, 1000)
     storage = Storage(syntax="1.2.840.10008.1.2.4.90", bits=12, is_signed=is_signed)
     file = store(picture, storage)
     full, reduced = (render_buffer(file, name).image.astype(int) for name in ("voi-v1", "voi-v1-j2k-reduced"))
