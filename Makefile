@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Trust what the machine trusts: hospitals have certificate authorities of their own.
+export UV_SYSTEM_CERTS := true
 
 .PHONY: demo test test-fast lint types contract bench chaos lock clean
 
