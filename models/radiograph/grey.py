@@ -228,7 +228,11 @@ def _histogram(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Integers:
 
         counts = cv2.calcHist([samples], [0], None, [size], [0, size])
         return np.asarray(counts.ravel(), np.int64)
-    return np.bincount(samples.ravel(), minlength=size).astype(np.int64)
+    # In parts, because numpy widens what it counts to 64 bits.
+    flat, counts = samples.reshape(-1), np.zeros(size, np.int64)
+    for start in range(0, flat.size, 1 << 20):
+        counts += np.bincount(flat[start : start + (1 << 20)], minlength=size)
+    return counts
 
 
 def grey_table(

@@ -175,3 +175,10 @@ def test_the_unused_bits_of_a_sample_are_cleared_and_counted() -> None:
     assert rendered.excess_samples == 7
     assert "samples_above_bits_stored" in rendered.notes
     np.testing.assert_array_equal(rendered.image, clean.image)
+
+
+def test_an_opencv_without_wide_tables_gives_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = store(drawn_chest(11), Storage(bits=12))
+    image = render_buffer(file).image
+    monkeypatch.setattr("cv2.__version__", "4.12.0")
+    np.testing.assert_array_equal(render_buffer(file).image, image)
