@@ -95,7 +95,9 @@ class TextTokenizer:
         if (folder / "tokenizer_config.json").is_file():
             settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
             lowercase = bool(settings.get("do_lower_case", False))
-        wordpiece = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        vocabulary = {word.rstrip("\r"): index for index, word in enumerate(words)}
+        wordpiece = BertWordPieceTokenizer(vocabulary, lowercase=lowercase)
         return cls(Tokenizer.from_str(wordpiece.to_str()), max_tokens)
 
     def __call__(self, texts: Sequence[str]) -> TextBatch:
