@@ -48,6 +48,9 @@ _CASES = os.environ.get("NIGHTREAD_CHAOS_CASES", "")  # read before the tests lo
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chaos_seed" in metafunc.fixturenames:
         metafunc.parametrize("chaos_seed", chosen_seeds())
+    if "fault" in metafunc.fixturenames:
+        kinds = ["none", *FAULTS] if _CASES.strip() == "all" else []
+        metafunc.parametrize("fault", kinds)
 
 
 class Ledger:
@@ -241,18 +244,16 @@ class Victim:
         try:
             for child in psutil.Process(pid).children(recursive=True) if pid else []:
                 words = " ".join(child.cmdline())
-                is_sandbox = "sandbox_child" in words
-                if is_sandbox == sandbox and "tracker" not in words:
+                is_ours = "sandbox_child" in words if sandbox else "spawn_main(" in words
+                if is_ours or key == "postgres":
                     found.append(child.pid)
         except psutil.Error:
             return []
         return found
 
     def ensure_supervised(self) -> None:
-        """What ``nightread up`` and ``drain`` do when the supervisor has died."""
-        from orchestration.embedded.control import ensure_supervised
-
-        ensure_supervised(self.home.path)
+        """What a person does when the supervisor has died: any ``up`` or ``drain`` starts it again."""
+        self.night.run("drain", "--timeout", "0", "--quiet", check=False)
 
     def rows(self, query: str, *values: Any) -> list[Any]:
         """Rows of a query by the owner."""
@@ -418,4 +419,5 @@ def chaos() -> Any:
     """What cases are made of, for tests that cannot import this file."""
     from types import SimpleNamespace
 
-    return SimpleNamespace(schedule=schedule, Storm=Storm, FAULTS=FAULTS, Sent=Sent)
+    faults = {"none": lambda v, r: True, **FAULTS}
+    return SimpleNamespace(schedule=schedule, Storm=Storm, FAULTS=faults, Sent=Sent)
