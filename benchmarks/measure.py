@@ -22,22 +22,32 @@ class Timing:
     median_s: float
 
     def __str__(self) -> str:
-        return f"{self.median_s * 1e3:9.2f} ms median, {self.best_s * 1e3:9.2f} ms best"
+        return f"{self.best_s * 1e3:9.2f} ms best, {self.median_s * 1e3:9.2f} ms median"
 
 
 def interleave(
-    actions: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1
+    actions: Mapping[str, Callable[[], object]], *, rounds: int, most_repeats: int = 10
 ) -> dict[str, Timing]:
-    """Time every action once a round, in turn, so that a busy spell of the machine meets all of them."""
-    for _ in range(warm_up):
-        for act in actions.values():
-            act()
+    """Time every action in turn, round after round, so that a busy spell of the machine meets all of them.
+
+    A short action is repeated within its turn until it has had about as long as the longest, at most
+    ``most_repeats`` times: otherwise a long one, being seldom disturbed for its whole length and never left
+    alone for all of it, would be compared with a lucky or an unlucky instant.
+    """
+    warm = {}
+    for name, act in actions.items():
+        start = time.perf_counter()
+        act()
+        warm[name] = time.perf_counter() - start
+    longest = max(warm.values())
+    repeats = {name: max(1, min(most_repeats, int(longest / seconds))) for name, seconds in warm.items()}
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, act in actions.items():
-            start = time.perf_counter()
-            act()
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(repeats[name]):
+                start = time.perf_counter()
+                act()
+                seconds[name].append(time.perf_counter() - start)
     return {
         name: Timing(best_s=min(values), median_s=statistics.median(values))
         for name, values in seconds.items()

@@ -8,10 +8,11 @@
 #include "parallel.h"
 #include "scan.h"
 
+// `count` channels and `states` states, compile-time constants in the common case.
 INLINE void keep_walk(const struct scan_arguments *s, int64_t image, int64_t walk, int64_t first, int count,
-                      float *packed, float *delta, float *slope, float *decay, float *state) {
+                      int states, const float *rates, float *packed, float *delta, float *slope, float *decay,
+                      float *state) {
   const int64_t length = s->height * s->width, columns = s->rank + 2 * s->states, d = s->channels;
-  const int states = (int)s->states;
   const float *u_of = s->features + image * length * d + first;
   const float *p_of = s->projected + image * length * 4 * columns;
   const float *rows[BLOCK];
@@ -32,12 +33,10 @@ INLINE void keep_walk(const struct scan_arguments *s, int64_t image, int64_t wal
       vf u[VECTORS];
       load_tile(u_of + pixel(&cursor) * d, count, u);
       for (int n = 0; n < states; n++) {
-        float rates[TILE] = {0};
-        for (int c = 0; c < count; c++) rates[c] = -LOG2E * s->rates[(walk * d + first + c) * states + n];
         for (int v = 0; v < VECTORS; v++) {
           int64_t at = ((start + t) * states + n) * TILE + v * LANES;
           vf before = start + t ? load(state + at - states * TILE) : splat(0.0f);
-          vf size = load(step_sizes + t * TILE + v * LANES), a = exp2_(size * load(rates + v * LANES));
+          vf size = load(step_sizes + t * TILE + v * LANES), a = exp2_(size * load(rates + n * TILE + v * LANES) * splat(LOG2E));
           store(decay + at, a);
           store(state + at, a * before + size * u[v] * b[n]);
         }
@@ -46,10 +45,10 @@ INLINE void keep_walk(const struct scan_arguments *s, int64_t image, int64_t wal
   }
 }
 
-INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t tile, int count, float *scratch) {
+INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t tile, int count, int states,
+                          float *scratch) {
   const int64_t length = s->height * s->width, columns = s->rank + 2 * s->states, d = s->channels;
   const int64_t first = tile * TILE;
-  const int states = (int)s->states;
   const float *u_of = s->features + image * length * d + first;
   const float *gy_of = s->grad_output + image * length * d + first;
   const float *p_of = s->projected + image * length * 4 * columns;
@@ -57,6 +56,7 @@ INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t
   float *packed = scratch, *delta = packed + s->rank * TILE, *slope = delta + length * TILE;
   float *decay = slope + length * TILE, *state = decay + length * states * TILE;
   float *grad_state = state + length * states * TILE, *grad_rate = grad_state + states * TILE;
+  float *rates = grad_rate + states * TILE;
 
   vf skip[VECTORS] = {0};
   for (int walk = 0; walk < 4; walk++) {
@@ -65,8 +65,10 @@ INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t
     for (int v = 0; v < VECTORS; v++) skip[v] += one[v];
   }
   for (int64_t walk = 0; walk < 4; walk++) {
-    keep_walk(s, image, walk, first, count, packed, delta, slope, decay, state);
-    memset(grad_state, 0, (size_t)states * TILE * 4 * 2);
+    memset(grad_state, 0, (size_t)states * TILE * 4 * 3);
+    for (int n = 0; n < states; n++)
+      for (int i = 0; i < count; i++) rates[n * TILE + i] = -s->rates[(walk * d + first + i) * states + n];
+    keep_walk(s, image, walk, first, count, states, rates, packed, delta, slope, decay, state);
     // Walking the opposite way: walk 0 backwards visits the pixels as walk 2 does.
     struct cursor cursor = cursor_at(s, walk ^ 2, 0);
     for (int64_t t = length - 1; t >= 0; t--, step_on(&cursor)) {
@@ -80,8 +82,6 @@ INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t
       if (walk) load_tile(gu_at, count, gu);
       else for (int v = 0; v < VECTORS; v++) gu[v] = skip[v] * gy[v];
       for (int n = 0; n < states; n++) {
-        float rates[TILE] = {0};
-        for (int i = 0; i < count; i++) rates[i] = -s->rates[(walk * d + first + i) * states + n];
         vf sum_b = {0}, sum_c = {0};
         for (int v = 0; v < VECTORS; v++) {
           const int64_t at = (t * states + n) * TILE + v * LANES;
@@ -89,7 +89,7 @@ INLINE void gradient_tile(const struct scan_arguments *s, int64_t image, int64_t
           vf a = load(decay + at), size = load(delta + t * TILE + v * LANES);
           vf before = t ? load(state + at - states * TILE) : splat(0.0f);
           vf g = load(carried) + gy[v] * c[n];
-          vf through = g * before * a, rate = load(rates + v * LANES);
+          vf through = g * before * a, rate = load(rates + n * TILE + v * LANES);
           sum_c += gy[v] * load(state + at);
           sum_b += g * size * u[v];
           gu[v] += g * size * b[n];
@@ -115,8 +115,10 @@ static void backward_task(void *arguments, int64_t task, void *scratch) {
   const struct scan_arguments *s = arguments;
   const int64_t tiles = (s->channels + TILE - 1) / TILE;
   const int64_t image = task / tiles, tile = task % tiles, left = s->channels - tile * TILE;
-  if (left >= TILE) gradient_tile(s, image, tile, TILE, scratch);
-  else gradient_tile(s, image, tile, (int)left, scratch);
+  const int states = (int)s->states;
+  if (left >= TILE && states == 1) gradient_tile(s, image, tile, TILE, 1, scratch);
+  else if (left >= TILE) gradient_tile(s, image, tile, TILE, states, scratch);
+  else gradient_tile(s, image, tile, (int)left, states, scratch);
 }
 
 // Beside the shapes of scan.h: grad_step (B,H,W,4,D), grad_bc (tiles,B,H,W,4,2N), grad_a_log (B,4,D,N).
@@ -129,6 +131,6 @@ int nightread_scan_backward(const float *features, const float *projected, const
                              height,   width,     channels,    rank,          states,    grad_output,
                              grad_features, grad_step, grad_bc, grad_a_log};
   const int64_t tiles = (channels + TILE - 1) / TILE, length = height * width;
-  const size_t scratch = (size_t)((rank + 2 * length + 2 * length * states + 2 * states) * TILE) * 4;
+  const size_t scratch = (size_t)((rank + 2 * length + 2 * length * states + 3 * states) * TILE) * 4;
   return parallel_tasks(backward_task, &s, batch * tiles, threads, scratch);
 }
