@@ -1,0 +1,203 @@
+"""``nightread train``: both stages, the demonstration release, and the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestration.cli._common import JsonOption, fail, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from training.loop import Tell
+    from training.metrics import ClassificationReport
+    from training.plans import Plan
+
+app = typer.Typer(help="Train both stages of a recipe.", no_args_is_help=True)
+
+DatasetOption = Annotated[
+    list[str], typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT. Repeat it to pool several.")
+]
+SeedOption = Annotated[int, typer.Option(help="Decides weights, order and augmentation.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after a kill, to the same losses.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, help="Threads of a CPU; resume with the same number. 0: PyTorch's own choice.")
+]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Stop the schedule after so many steps.")]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="How many processes read or draw images.")]
+BoardOption = Annotated[bool, typer.Option(help="Write TensorBoard events.")]
+
+
+@app.callback()
+def main() -> None:
+    """Train both stages of a recipe."""
+
+
+@app.command()
+def stage1(
+    dataset: DatasetOption,
+    recipe: Annotated[
+        str, typer.Option(help="small, phantom, paper, paper-T, paper-S, paper-B or tiny.")
+    ] = "small",
+    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)] = Path("stage1"),
+    folds: Annotated[
+        int, typer.Option(min=0, help="Cross-validate with so many folds, disjoint by patient; 0: by splits.")
+    ] = 0,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="VMamba weights to start from, safetensors.", exists=True, dir_okay=False),
+    ] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Folder, or hub id with pinned revision, of the frozen BERT.")
+    ] = None,
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    max_steps: StepsOption = None,
+    processes: ProcessesOption = 1,
+    tensorboard: BoardOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train encoder, disease tokens and alignment on the pooled training splits.
+
+    With --folds, every image is read by a network that never saw its patient, and the pooled figures are
+    printed with bootstrap intervals over patients. Exit code 0: trained; 1: the data set is not usable, or
+    a step was not finite.
+
+    Example: nightread train stage1 --dataset folder:../shared/data/cxr_images/nih1k --folds 5
+    """
+    from models.devices import resolve_device
+    from training.stage1 import prepare, train_stage1
+
+    plan, items, notes = _open(recipe, dataset, threads=threads, splits=not folds, seed=seed)
+    for note in notes:
+        say(f"note: {note}")
+    target = resolve_device(device)
+    encoders = _text_encoder(text_encoder, plan) if text_encoder is not None else None
+    cache = out / "cache"
+    kept = {"tensorboard": tensorboard, "device": target, "encoder": encoder, "seed": seed, "resume": resume}
+    if folds:
+        from training.folds import cross_validate, write_result
+
+        with _progress() as bar:
+            material = prepare(
+                items, plan, folder=cache, text_encoder=encoders, processes=processes, tell=bar("images")
+            )
+            result = cross_validate(
+                plan, material, out, folds=folds, tell=lambda fold: bar(f"fold {fold + 1} of {folds}"), **kept
+            )
+        write_result(out, result, {"recipe": plan.recipe.name, "seed": seed, "datasets": list(dataset)})
+        if as_json:
+            print_json(result.to_json())
+            return
+        typer.echo(f"{result.images} images of {result.patients} patients, {folds} folds, pooled out of fold")
+        _print_classification(result.focus, "these findings")
+        typer.echo("all labelled findings:")
+        _print_classification(result.all_labelled, "all labelled")
+        return
+    train = [item for item in items if item.split == "train"]
+    validation = [item for item in items if item.split == "val"]
+    with _progress() as bar:
+        options: dict[str, Any] = {"folder": cache, "text_encoder": encoders, "processes": processes}
+        trained = train_stage1(
+            plan,
+            prepare(train, plan, tell=bar("images"), **options),
+            prepare(validation, plan, tell=bar("images"), **options) if validation else None,
+            out,
+            max_steps=max_steps,
+            tell=bar("stage 1"),
+            **kept,
+        )
+    summary = {
+        "out": str(out),
+        "steps": trained.fitted.steps,
+        "best_step": trained.fitted.best_step,
+        "validation": dict(trained.fitted.figures),
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        score = trained.fitted.figures.get("score")
+        said = "no validation split" if score is None else f"validation macro AUROC {score:.3f}"
+        typer.echo(
+            f"{trained.fitted.steps} steps, weights of step {trained.fitted.best_step}, {said}; in {out}"
+        )
+
+
+def _open(
+    recipe: str, specs: list[str], *, threads: int, splits: bool, seed: int
+) -> tuple[Plan, list[Any], list[str]]:
+    """Plan and pooled items; sets the number of threads."""
+    import torch
+
+    from training.datasets.opening import open_dataset, refuse_shared_patients, with_splits
+    from training.plans import plan_named
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        plan = plan_named(recipe)
+    except ValueError as error:
+        fail(str(error))
+    items: list[Any] = []
+    notes: list[str] = []
+    for spec in specs:
+        found = open_dataset(spec)
+        if splits:
+            found = with_splits(found, seed=seed)
+        else:
+            refuse_shared_patients(found)
+        items += found.items
+        notes += [f"{found.name}: {note}" for note in found.notes]
+    return plan, items, notes
+
+
+def _text_encoder(source: str, plan: Plan) -> tuple[Any, Any]:
+    from models.text_encoder import TextTokenizer, load_text_encoder
+    from training.sources import local_folder
+
+    folder = local_folder(source)
+    encoder = load_text_encoder(folder, plan.recipe.text_pooling)
+    return encoder, TextTokenizer.from_folder(folder, plan.recipe.text_max_tokens)
+
+
+def _print_classification(report: ClassificationReport, what: str) -> None:
+    rows: list[tuple[object, ...]] = [
+        (name.value, one.positives, one.auroc, one.auprc, one.f1) for name, one in report.pathologies.items()
+    ]
+    rows.append((f"macro over {what}", "", report.macro_auroc, report.macro_auprc, report.macro_f1))
+    print_table(("finding", "positives", "AUROC", "AUPRC", "F1"), rows)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Bars on a terminal, a line now and then elsewhere; gives a maker of ``Tell``."""
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bars:
+
+        def start(name: str) -> Tell:
+            task = bars.add_task(name, total=None)
+            last = [time.monotonic()]
+
+            def tell(done: int, total: int, figures: Any) -> None:
+                loss = figures.get("loss")
+                text = name if loss is None else f"{name}, loss {loss:.3f}"
+                bars.update(task, completed=done, total=total, description=text)
+                if not console.is_terminal and (time.monotonic() - last[0] > 20 or done == total):
+                    last[0] = time.monotonic()
+                    say(f"{text}: {done} of {total}")
+
+            return tell
+
+        yield start
