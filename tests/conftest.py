@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.public_layouts"]
+
 PROJECT = Path(__file__).resolve().parent.parent
 KEPT = {"NIGHTREAD_TEST_DATA"}
 
