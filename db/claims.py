@@ -51,25 +51,39 @@ class Claim:
         return subject
 
 
+# Every LIMIT is a number that the planner sees: with an expression it expects a tenth of the queue and
+# reads the whole table (measured among 250,000 steps: 32 ms a claim, against 2 ms).
 _CLAIM = """
 WITH head AS (
     SELECT alone FROM step
-    WHERE stage = :stage AND state = 'ready' AND run_after <= now()
-    ORDER BY {order} LIMIT 1 FOR UPDATE SKIP LOCKED
+    WHERE stage = :stage AND state = 'ready' AND run_after <= now(){lane}
+    ORDER BY step.lane, step.id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), pick AS (
-    SELECT step.id FROM step, head
-    WHERE step.stage = :stage AND step.state = 'ready' AND step.run_after <= now()
+    SELECT step.id, step.lane, step.alone FROM step, head
+    WHERE step.stage = :stage AND step.state = 'ready' AND step.run_after <= now(){lane}
       AND step.alone = head.alone
-    ORDER BY {order} LIMIT (SELECT CASE WHEN alone THEN 1 ELSE :batch END FROM head)
+    ORDER BY step.lane, step.id LIMIT :batch
     FOR UPDATE OF step SKIP LOCKED
+), chosen AS (
+    SELECT id FROM pick WHERE NOT alone
+    UNION ALL (SELECT id FROM pick WHERE alone ORDER BY lane, id LIMIT 1)
 )
 UPDATE step SET state = 'leased', attempt = attempt + 1, fence = fence + 1, lease_owner = :owner,
     lease_expires_at = now() + make_interval(secs => :lease_s)
-FROM pick WHERE step.id = pick.id
+FROM chosen WHERE step.id = chosen.id
 RETURNING step.id, step.fence, step.stage, step.object_id, step.reading_id, step.lane, step.attempt
 """
-_BY_LANE = text(_CLAIM.format(order="step.lane, step.id"))
-_BY_AGE = text(_CLAIM.format(order="step.id"))
+_BY_LANE = text(_CLAIM.format(lane=""))
+_OF_LANE = text(_CLAIM.format(lane=" AND step.lane = :lane"))
+
+# Lane by lane, because the index of ready steps is in the order of lane and id.
+_OLDEST_LANE = text(
+    """SELECT lanes.lane FROM (VALUES (0), (1), (2)) AS lanes (lane) CROSS JOIN LATERAL (
+           SELECT id FROM step
+           WHERE stage = :stage AND state = 'ready' AND run_after <= now() AND step.lane = lanes.lane
+           ORDER BY step.lane, id LIMIT 1) AS oldest
+       ORDER BY oldest.id LIMIT 1"""
+)
 
 
 def claim(
@@ -77,13 +91,19 @@ def claim(
 ) -> list[Claim]:
     """Take up to ``batch`` ready steps of a stage, most urgent lane first; the caller commits at once.
 
-    A step whose last batch died is taken alone. ``oldest_first`` ignores the lanes: workers ask for it now
-    and then, so that a flood of urgent work cannot starve the rest.
+    A step whose last batch died is taken alone. ``oldest_first`` takes from the lane of the oldest step:
+    workers ask for it now and then, so that a flood of urgent work cannot starve the rest.
     """
-    statement = _BY_AGE if oldest_first else _BY_LANE
-    rows = connection.execute(
-        statement, {"stage": stage, "batch": batch, "owner": owner, "lease_s": lease_s}
-    ).all()
+    wanted: dict[str, str | int | float] = {
+        "stage": stage,
+        "batch": batch,
+        "owner": owner,
+        "lease_s": lease_s,
+    }
+    lane = connection.scalar(_OLDEST_LANE, {"stage": stage}) if oldest_first else None
+    if lane is not None:
+        wanted["lane"] = lane
+    rows = connection.execute(_BY_LANE if lane is None else _OF_LANE, wanted).all()
     claims = [
         Claim(
             step_id=row.id,

@@ -22,6 +22,7 @@ class StepRecord(Record):
         CheckConstraint("num_nonnulls(object_id, reading_id) = 1", name="one_subject"),
         Index("ix_step_ready", "stage", "lane", "id", postgresql_where=text("state = 'ready'")),
         Index("ix_step_lease", "lease_expires_at", postgresql_where=text("state = 'leased'")),
+        Index("ix_step_dead", "stage", postgresql_where=text("state = 'dead'")),
         Index("ix_step_reading_id", "reading_id"),
         Index("ix_step_object_id", "object_id"),
         {

@@ -602,6 +602,9 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "70"},
     )
     op.create_index(
+        "ix_step_dead", "step", ["stage"], unique=False, postgresql_where=sa.text("state = 'dead'")
+    )
+    op.create_index(
         "ix_step_lease",
         "step",
         ["lease_expires_at"],
@@ -632,6 +635,7 @@ def downgrade() -> None:
     op.drop_index("ix_step_ready", table_name="step", postgresql_where=sa.text("state = 'ready'"))
     op.drop_index("ix_step_reading_id", table_name="step")
     op.drop_index("ix_step_object_id", table_name="step")
+    op.drop_index("ix_step_dead", table_name="step", postgresql_where=sa.text("state = 'dead'"))
     op.drop_index("ix_step_lease", table_name="step", postgresql_where=sa.text("state = 'leased'"))
     op.drop_table("step")
     op.drop_index("ix_retrieval_exemplar_id", table_name="retrieval")

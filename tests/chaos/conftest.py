@@ -287,6 +287,14 @@ def _flush(victim: Victim) -> bool:
         return False
 
 
+def _hang(pid: int | None, seconds: float = 4.0) -> bool:
+    """Stop a process for a while: to everyone else it is a black hole."""
+    if not _kill(pid, signal.SIGSTOP):
+        return False
+    time.sleep(seconds)
+    return _kill(pid, signal.SIGCONT)
+
+
 FAULTS: dict[str, Callable[[Victim, random.Random], bool]] = {
     "postgres": lambda v, r: _kill(v.pid("postgres")),
     # SIGQUIT to the postmaster is what `pg_ctl stop -m immediate` sends.
@@ -295,6 +303,8 @@ FAULTS: dict[str, Callable[[Victim, random.Random], bool]] = {
     "redis": lambda v, r: _kill(v.pid("redis")),
     "redis-flushall": lambda v, r: _flush(v),
     "minio": lambda v, r: _kill(v.pid("minio") or v.pid("rclone")),
+    "redis-hangs": lambda v, r: _hang(v.pid("redis")),
+    "minio-hangs": lambda v, r: _hang(v.pid("minio") or v.pid("rclone")),
     "receiver": lambda v, r: _kill(v.pid("receiver")),
     "beat": lambda v, r: _kill(v.pid("beat")),
     "supervisor": lambda v, r: _kill(v.pid("supervisor")),
@@ -333,7 +343,7 @@ def schedule(seed: int, length_s: float) -> list[Blow]:
     """
     rng = random.Random(f"schedule {seed}")
     kinds = list(FAULTS)
-    chosen = [kinds[(seed * 5) % len(kinds)], kinds[(seed * 5 + 2) % len(kinds)]]
+    chosen = [kinds[(seed * 2) % len(kinds)], kinds[(seed * 2 + 1) % len(kinds)]]
     while len(chosen) < 2 + rng.randint(1, 3):
         kind = rng.choice(kinds)
         if not kind.endswith("-sandbox") or not any(one.endswith("-sandbox") for one in chosen):

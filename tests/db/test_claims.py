@@ -270,6 +270,46 @@ def test_ready_counts_leave_out_what_is_paused_or_leased(engine: Engine) -> None
         assert claims.ready_counts(session.connection()) == {"receive": 1}
 
 
+@pytest.mark.parametrize("statement", ["_BY_LANE", "_OF_LANE", "_KEEP", "_FINISH", "_REAP", "_OLDEST_LANE"])
+def test_no_statement_of_the_queue_reads_what_is_done(owner: Engine, statement: str) -> None:
+    """A million studies are five million steps, almost all of them done."""
+    with owner.connect() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO object (bucket, key, version, size_bytes, lane, source) "
+                "SELECT 'b', 'k' || g, 'v', 1, 1, 'event' FROM generate_series(1, 20000) g"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO step (stage, object_id, lane, state) SELECT 'receive', id, 1, "
+                "CASE WHEN id % 10 = 0 THEN 'ready' ELSE 'done' END FROM object"
+            )
+        )
+        connection.execute(text("ANALYZE step"))
+        values = {
+            "stage": "receive",
+            "batch": 32,
+            "owner": "me",
+            "lease_s": 20,
+            "lane": 1,
+            "limit": 6,
+            "dead_owners": ["x"],
+            "ids": list(range(1, 33)),
+            "fences": [1] * 32,
+        }
+        explained = getattr(claims, statement)
+        plan = "\n".join(
+            connection.execute(
+                text(f"EXPLAIN {explained.text}"),
+                {name: value for name, value in values.items() if f":{name}" in explained.text},
+            ).scalars()
+        )
+        connection.rollback()
+    assert "ix_step" in plan or "pk_step" in plan
+    assert "Seq Scan on step" not in plan, plan
+
+
 def test_eight_workers_and_a_reaper_that_races_them_give_each_step_one_effect(engine: Engine) -> None:
     n = 300
     _submit(engine, [f"k{i:04}" for i in range(n)])
