@@ -47,7 +47,8 @@ def scan_loop(
     decay, drive, c, u = expand(features, projected, dt_weight, dt_bias, a_log)
     state = torch.zeros_like(drive[:, :, 0])
     steps = []
-    for t in range(height * width):
-        state = decay[:, :, t] * state + drive[:, :, t]
-        steps.append((state * c[:, :, t]).sum(-1))
+    # Unbound once: a slice at every step would cost autograd a gradient of full size at every step.
+    for decay_t, drive_t, c_t in zip(decay.unbind(2), drive.unbind(2), c.unbind(2), strict=True):
+        state = decay_t * state + drive_t
+        steps.append((state * c_t).sum(-1))
     return merge(torch.stack(steps, dim=2) + skip[:, None] * u, height, width)
