@@ -162,11 +162,11 @@ def fit(
                 group["lr"] = rate
             figures = _take_step(task, state, optimisation, options, each)
             state.step += 1
-            losses.write(json.dumps({"step": state.step, "learning_rate": rate, **figures}) + "\n")
             at_end = state.step == total
             if at_end or state.step % validate_every == 0:
                 state.validate(task, out)
                 figures |= {f"validation_{name}": value for name, value in state.latest.items()}
+            losses.write(json.dumps({"step": state.step, "learning_rate": rate, **figures}) + "\n")
             if at_end or state.step % options.checkpoint_every == 0:
                 losses.flush()
                 state.save(out / LAST)

@@ -166,10 +166,10 @@ class Stage1Task:
         """Eq. 4, and the auxiliary head where the plan has one."""
         self.network.train()
         plan = self._plan.stage1
-        images, owners = self._pictures(self._train, places)
+        images, owners = self.pictures(self._train, places)
         grey = augment(images, plan.augmentation, generator)
         with self._autocast():
-            patch_tokens = self._patch_tokens(grey, owners, len(places))
+            patch_tokens = self.patch_tokens_of(grey, owners, len(places))
             found = self.network.dast(patch_tokens)
         targets = torch.from_numpy(self._train.targets[places]).to(self._device)
         classification = masked_classification_loss(found.logits, targets)
@@ -204,21 +204,22 @@ class Stage1Task:
         rows = []
         for start in range(0, len(material.items), _EVALUATION_BATCH):
             places = np.arange(start, min(start + _EVALUATION_BATCH, len(material.items)))
-            images, owners = self._pictures(material, places)
-            out = self.network.dast(self._patch_tokens(images, owners, len(places))).logits
+            images, owners = self.pictures(material, places)
+            out = self.network.dast(self.patch_tokens_of(images, owners, len(places))).logits
             if self._plan.stage1.evaluate_flipped:
-                mirrored = self._patch_tokens(images.flip(-1), owners, len(places))
+                mirrored = self.patch_tokens_of(images.flip(-1), owners, len(places))
                 out = (out + self.network.dast(mirrored).logits) / 2
             rows.append(out.float().cpu().numpy())
         return np.concatenate(rows) if rows else np.empty((0, K), np.float32)
 
-    def _pictures(self, material: Material, places: Places) -> tuple[Tensor, Tensor]:
+    def pictures(self, material: Material, places: Places) -> tuple[Tensor, Tensor]:
+        """Grey pictures in [0, 1] of some items, ``(V, S, S)``, and which item each belongs to, ``(V,)``."""
         spans = [np.arange(material.first[m], material.first[m + 1]) for m in places]
         owners = np.repeat(np.arange(len(places)), [len(span) for span in spans])
         grey = torch.from_numpy(np.ascontiguousarray(material.images[np.concatenate(spans)]))
         return grey.to(self._device).float() / 255.0, torch.from_numpy(owners).to(self._device)
 
-    def _patch_tokens(self, grey: Tensor, owners: Tensor, count: int) -> Tensor:
+    def patch_tokens_of(self, grey: Tensor, owners: Tensor, count: int) -> Tensor:
         """Patch tokens of each study, ``(B, N, D)``: of its one view, or the mean over its views."""
         normalisation = self._plan.recipe.normalisation
         mean, std = (

@@ -129,6 +129,148 @@ def stage1(
         )
 
 
+@app.command()
+def stage2(
+    dataset: Annotated[str, typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT; one alone.")],
+    stage1: Annotated[Path, typer.Option(help="Folder of a finished stage 1.", exists=True, file_okay=False)],
+    language_model: Annotated[
+        str, typer.Option(help="Folder or pinned hub id of the frozen language model.")
+    ],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Its tokenizer.json, if it lies elsewhere.", exists=True, dir_okay=False),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="The recipe of stage 1.")] = "phantom",
+    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)] = Path("stage2"),
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    max_steps: StepsOption = None,
+    processes: ProcessesOption = 1,
+    tensorboard: BoardOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train fusion, projection and norms for one data set; everything else is frozen, and checked.
+
+    Exit code 0: trained, and the frozen parts have the digests that they had; 1: not.
+
+    Example: nightread train stage2 --dataset iu-xray:/data/iu --stage1 runs/s1 --language-model phi-4
+    """
+    import json
+    from dataclasses import replace
+
+    from models.devices import resolve_device
+    from models.language_model import load_language_model
+    from models.prompt import PromptWriter
+    from models.weights import weight_files
+    from training.features import compute_features
+    from training.sources import local_folder
+    from training.stage1 import prepare, read_stage1
+    from training.stage2 import STAGE2, train_stage2, write_out
+
+    plan, items, notes = _open(recipe, [dataset], threads=threads, splits=True, seed=seed)
+    for note in notes:
+        say(f"note: {note}")
+    target = resolve_device(device)
+    folder = local_folder(language_model)
+    model = load_language_model(folder / "config.json", weight_files(folder), device=target)
+    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    fusion = replace(plan.recipe.fusion, hidden_size=hidden)
+    prompts = PromptWriter.from_file(
+        tokenizer or folder / "tokenizer.json",
+        version=plan.recipe.prompt_version,
+        exemplar_max_tokens=plan.recipe.exemplar_max_tokens,
+    )
+    reader, _ = read_stage1(stage1, plan)
+    reader.to(target)
+    parts = [[item for item in items if item.split == split and item.report] for split in ("train", "val")]
+    with _progress() as bar:
+        read = [
+            compute_features(
+                reader,
+                plan,
+                prepare(part, plan, folder=out / "cache", processes=processes, tell=bar("images")),
+                folder=out / "cache",
+                device=target,
+                tell=bar("features"),
+            )
+            for part in parts
+            if part
+        ]
+        if not read:
+            fail(f"{dataset} has no training item with a report; stage 2 learns to write reports")
+        written = [write_out(features, read[0], prompts, plan) for features in read]
+        trained = train_stage2(
+            plan,
+            reader,
+            model,
+            prompts,
+            written[0],
+            written[1] if len(written) > 1 else None,
+            out,
+            seed=seed,
+            fusion=fusion,
+            device=target,
+            resume=resume,
+            max_steps=max_steps,
+            tensorboard=tensorboard,
+            tell=bar("stage 2"),
+        )
+    contents = json.loads((out / STAGE2).read_text(encoding="utf-8"))
+    if as_json:
+        print_json(contents)
+    else:
+        loss = trained.fitted.figures.get("loss")
+        said = "no validation split" if loss is None else f"validation loss {loss:.3f}"
+        typer.echo(
+            f"{trained.fitted.steps} steps, weights of step {trained.fitted.best_step}, {said}; in {out}"
+        )
+        typer.echo(f"frozen parts unchanged, digest {trained.frozen_digest[:16]}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for runs, release and evaluation.", file_okay=False)],
+    scale: Annotated[str, typer.Option(help="full, or tiny to see that everything runs.")] = "full",
+    minutes: Annotated[
+        float | None, typer.Option(min=1, help="Scale studies and steps to this time.")
+    ] = None,
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    threads: ThreadsOption = 0,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes draw.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the whole demonstration: draw, text networks, both stages, evaluation, sealed release.
+
+    Planned for 85 minutes on two cores; --resume keeps finished phases. The release is OUT/release. It reads
+    drawn studies and is not medicine.
+
+    Example: nightread train demo --out demo
+    """
+    import torch
+
+    from training.demo import PLANNED_MINUTES, SCALES, train_demo
+
+    if scale not in SCALES:
+        fail(f"there is no scale {scale!r}; there are {', '.join(SCALES)}")
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = SCALES[scale] if minutes is None else SCALES[scale].within(minutes, PLANNED_MINUTES)
+    with _progress() as bar:
+        made = train_demo(out, scale=chosen, seed=seed, processes=processes, resume=resume, tell=bar)
+    summary = made.evaluation.summary()
+    if as_json:
+        print_json({"digest": made.manifest.digest, "seconds": dict(made.seconds), **summary})
+        return
+    from training.evaluate import table_of
+
+    typer.echo(table_of(made.evaluation))
+    minutes_taken = sum(made.seconds.values()) / 60
+    typer.echo(f"release {made.manifest.digest[:12]} in {out / 'release'}; {minutes_taken:.0f} minutes")
+
+
 def _open(
     recipe: str, specs: list[str], *, threads: int, splits: bool, seed: int
 ) -> tuple[Plan, list[Any], list[str]]:

@@ -107,9 +107,9 @@ def test_the_mean_over_views_is_the_mean_of_their_patch_tokens(material: Materia
     torch.manual_seed(0)
     task = Stage1Task(build_stage1(plan, seed=0), plan, both, None, torch.device("cpu"))
     task.network.eval()
-    images, owners = task._pictures(both, np.array([0, 1]))
-    tokens = task._patch_tokens(images, owners, 2)
-    single = task._patch_tokens(images, torch.arange(4), 4)
+    images, owners = task.pictures(both, np.array([0, 1]))
+    tokens = task.patch_tokens_of(images, owners, 2)
+    single = task.patch_tokens_of(images, torch.arange(4), 4)
     torch.testing.assert_close(tokens[0], single[:3].mean(0))
     torch.testing.assert_close(tokens[1], single[3])
 
