@@ -11,10 +11,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m orchestration.demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --timeout 300
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not chaos" -x -q
+	$(BIN)/python -m pytest --timeout 300 -m "not slow and not chaos" -x -q
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.installed-dev
-	NIGHTREAD_CHAOS_CASES=all $(BIN)/python -m pytest -m chaos
+	NIGHTREAD_CHAOS_CASES=all $(BIN)/python -m pytest --timeout 600 -m chaos
 
 # One environment, installed from the compiled requirements; uv does it in seconds.
 $(VENV)/bin/uv:

@@ -17,9 +17,7 @@ from pathlib import Path
 
 import urllib3
 from minio import Minio
-from minio.commonconfig import ENABLED
 from minio.error import InvalidResponseError, S3Error, ServerError
-from minio.versioningconfig import VersioningConfig
 
 from db.config import ObjectStoreSettings
 from db.errors import ObjectGone, ObjectStoreUnavailable, ObjectTooLarge
@@ -58,28 +56,6 @@ class ObjectStore:
                 retries=urllib3.Retry(total=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
             ),
         )
-
-    def prepare(self) -> None:
-        """Make the buckets where missing and keep versions of ``studies`` where the store can.
-
-        With versions an overwritten key loses nothing: what was announced can still be read.
-
-        Raises:
-            ObjectStoreUnavailable: If the store does not answer.
-        """
-        with _translated():
-            for bucket in (
-                self.settings.studies_bucket,
-                self.settings.derived_bucket,
-                self.settings.releases_bucket,
-            ):
-                if not self._client.bucket_exists(bucket):
-                    self._client.make_bucket(bucket)
-        try:
-            with _translated():
-                self._client.set_bucket_versioning(self.settings.studies_bucket, VersioningConfig(ENABLED))
-        except (ObjectStoreUnavailable, NotImplementedError):
-            return  # the store keeps no versions; overwritten objects that were not read yet end `gone`
 
     def list_studies(self) -> Iterator[StoredObject]:
         """Every object of the bucket ``studies``, in pages of 1,000.

@@ -87,7 +87,7 @@ def _broker(site: Settings) -> Iterator[Check]:
 def _objects(site: Settings) -> Iterator[Check]:
     from db.objects import ObjectStore
 
-    ObjectStore(site.objects).prepare()
+    next(ObjectStore(site.objects).list_studies(), None)
     events = "events and sweep" if site.intake.events else "sweep alone"
     yield Check(mark="ok", what="object store", finding=f"answers; {events}")
     if not site.intake.events and site.intake.sweep_s == 0:

@@ -20,10 +20,20 @@ from typing import Any
 
 import pytest
 
+from tests import bare
+
 pytest_plugins = ["tests.public_layouts"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 KEPT = {"NIGHTREAD_TEST_DATA"}
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """In a bare environment leave out what cannot be imported there; anywhere else that is an error."""
+    if not bare.IS_BARE:
+        return None
+    file = collection_path / "conftest.py" if collection_path.is_dir() else collection_path
+    return True if file.exists() and bare.lacks_imports(file) else None
 
 
 def _foreign_settings() -> list[str]:

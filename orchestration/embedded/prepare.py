@@ -93,8 +93,10 @@ def make_roles_and_database(home: Home, settings: Settings) -> None:
 def prepare_objects(settings: Settings, embedded: str | None, doorbell: bool) -> None:
     """Make the buckets, and subscribe the receiver where the store is ours and tells of events."""
     from minio import Minio
+    from minio.commonconfig import ENABLED
     from minio.error import S3Error
     from minio.notificationconfig import NotificationConfig, QueueConfig
+    from minio.versioningconfig import VersioningConfig
 
     store = settings.objects
     if store.endpoint is None or store.access_key is None or store.secret_key is None:
@@ -116,6 +118,8 @@ def prepare_objects(settings: Settings, embedded: str | None, doorbell: bool) ->
                 raise
     if embedded != "minio":
         return
+    # An overwritten or deleted key loses nothing: what was announced can still be read.
+    client.set_bucket_versioning(store.studies_bucket, VersioningConfig(ENABLED))
     targets = {"nightread": object_store.QUEUE_ARN}
     if doorbell:
         targets["doorbell"] = object_store.DOORBELL_ARN

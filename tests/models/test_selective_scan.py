@@ -8,67 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from models import selective_scan as package
 from models.selective_scan import available_forms, resolve_form, selective_scan
 from models.selective_scan.directions import merge, walk, walk_each
+from tests.scan_cases import arguments_of, assert_agrees, run
 
-NAMES = ("features", "projected", "dt_weight", "dt_bias", "a_log", "skip")
-# Measured over all cases below: values 7e-7, gradients 2e-6 of the largest value.
-TOLERANCE = 1e-4
-# fp32 has no normal number below 1.2e-38, and the kernel's exponential ends there: a gradient of which all
-# that is left is such numbers, summed over channels, cannot be compared (1.0e-36 measured).
-SMALLEST = 1e-35
 # (H, W) of the lengths 1, 3, 49, 50, 196 and others, square and not.
 MAPS = ((1, 1), (1, 3), (3, 1), (7, 7), (5, 10), (10, 5), (14, 14), (1, 65), (13, 11))
-
-
-def _arguments(
-    batch: int,
-    height: int,
-    width: int,
-    channels: int,
-    rank: int = 2,
-    states: int = 1,
-    *,
-    step: float = 1.0,
-    rate: float = 0.5,
-    seed: int = 0,
-) -> tuple[Tensor, ...]:
-    """Random arguments; ``step`` scales the raw step size, ``rate`` the spread of the log decay rates."""
-    random = functools.partial(torch.randn, generator=torch.Generator().manual_seed(seed))
-    return (
-        random(batch, height, width, channels),
-        random(batch, height, width, 4, rank + 2 * states),
-        random(4, channels, rank) * step,
-        random(4, channels) * step - 2.0,
-        random(4, channels, states) * rate,
-        random(4, channels),
-    )
-
-
-def _run(arguments: tuple[Tensor, ...], form: str, dtype: torch.dtype) -> list[Tensor]:
-    """The output and the gradient of each argument, under a fixed random gradient of the output."""
-    inputs = [tensor.to(dtype).clone().requires_grad_() for tensor in arguments]
-    output = selective_scan(*inputs, form=form)
-    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(7)).to(output.device)
-    output.backward(weights.to(output.dtype))
-    gradients = [tensor.grad for tensor in inputs]
-    assert all(gradient is not None for gradient in gradients)
-    return [output.detach(), *[gradient for gradient in gradients if gradient is not None]]
-
-
-def assert_agrees(arguments: tuple[Tensor, ...], form: str, expected: list[Tensor] | None = None) -> None:
-    expected = expected or _run(tuple(tensor.cpu() for tensor in arguments), "loop", torch.float64)
-    computed = _run(arguments, form, torch.float32)
-    for name, ours, theirs in zip(("output", *NAMES), computed, expected, strict=True):
-        assert torch.isfinite(ours).all(), f"{name} is not finite"
-        error = (ours.cpu().double() - theirs).abs().max()
-        allowed = TOLERANCE * theirs.abs().max() + SMALLEST
-        assert error <= allowed, f"{name} of {form} is off by {error:.1e}, more than {allowed:.1e}"
 
 
 @pytest.fixture(params=["chunked", "compiled"])
@@ -82,13 +30,13 @@ def form(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize(("height", "width"), MAPS)
 def test_a_form_equals_the_loop_at_every_length(form: str, height: int, width: int) -> None:
-    assert_agrees(_arguments(2, height, width, 20), form)
+    assert_agrees(arguments_of(2, height, width, 20), form)
 
 
 @functools.cache
 def _longest() -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    arguments = _arguments(1, 56, 56, 5)
-    return arguments, _run(arguments, "loop", torch.float64)
+    arguments = arguments_of(1, 56, 56, 5)
+    return arguments, run(arguments, "loop", torch.float64)
 
 
 @pytest.mark.slow
@@ -102,53 +50,23 @@ def test_a_form_equals_the_loop_at_3136_steps(form: str) -> None:
 def test_a_form_equals_the_loop_at_ragged_widths_and_several_states(
     form: str, channels: int, states: int
 ) -> None:
-    assert_agrees(_arguments(1, 3, 6, channels, rank=3, states=states), form)
+    assert_agrees(arguments_of(1, 3, 6, channels, rank=3, states=states), form)
 
 
 @pytest.mark.parametrize("step", [1e-3, 10.0, 100.0])
 @pytest.mark.parametrize("rate", [0.01, 3.0, 8.0])
 def test_a_form_survives_extreme_steps_and_decays(form: str, step: float, rate: float) -> None:
-    assert_agrees(_arguments(1, 7, 9, 16, states=2, step=step, rate=rate), form)
+    assert_agrees(arguments_of(1, 7, 9, 16, states=2, step=step, rate=rate), form)
 
 
 @pytest.mark.parametrize("bias", [-30.0, -100.0, 50.0])
 def test_a_form_survives_steps_that_all_vanish_or_all_are_huge(form: str, bias: float) -> None:
-    features, projected, weight, _, a_log, skip = _arguments(1, 5, 5, 16)
+    features, projected, weight, _, a_log, skip = arguments_of(1, 5, 5, 16)
     assert_agrees((features, projected, weight, torch.full((4, 16), bias), a_log, skip), form)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    batch=st.integers(1, 2),
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-    channels=st.integers(1, 35),
-    rank=st.integers(1, 5),
-    states=st.integers(1, 3),
-    step=st.sampled_from([0.01, 1.0, 30.0]),
-    rate=st.sampled_from([0.1, 1.0, 5.0]),
-    seed=st.integers(0, 2**31),
-)
-def test_no_map_tells_the_forms_apart(
-    batch: int,
-    height: int,
-    width: int,
-    channels: int,
-    rank: int,
-    states: int,
-    step: float,
-    rate: float,
-    seed: int,
-) -> None:
-    arguments = _arguments(batch, height, width, channels, rank, states, step=step, rate=rate, seed=seed)
-    expected = _run(arguments, "loop", torch.float64)
-    for name in ("chunked", "compiled"):
-        if available_forms()[name] is None:
-            assert_agrees(arguments, name, expected)
-
-
 def test_the_loop_passes_a_numerical_gradient_check() -> None:
-    arguments = tuple(tensor.double().requires_grad_() for tensor in _arguments(1, 2, 3, 2, states=2))
+    arguments = tuple(tensor.double().requires_grad_() for tensor in arguments_of(1, 2, 3, 2, states=2))
     for name in ("loop", "chunked"):
         assert torch.autograd.gradcheck(functools.partial(selective_scan, form=name), arguments)
 
@@ -163,7 +81,7 @@ def test_the_merge_is_the_transpose_of_the_walk() -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch(form: str) -> None:
-    arguments = _arguments(3, 5, 4, 20)
+    arguments = arguments_of(3, 5, 4, 20)
     whole = selective_scan(*arguments, form=form)
     alone = selective_scan(arguments[0][1:2], arguments[1][1:2], *arguments[2:], form=form)
     # The compiled form is exact; torch picks other vector widths for other sizes: 2e-7 measured.
@@ -173,12 +91,12 @@ def test_an_image_does_not_depend_on_its_batch(form: str) -> None:
 def test_threads_do_not_change_the_compiled_result() -> None:
     if available_forms()["compiled"] is not None:
         pytest.skip("no compiled form here")
-    arguments, threads = _arguments(2, 7, 7, 48), torch.get_num_threads()
+    arguments, threads = arguments_of(2, 7, 7, 48), torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            results.append(_run(arguments, "compiled", torch.float32))
+            results.append(run(arguments, "compiled", torch.float32))
     finally:
         torch.set_num_threads(threads)
     # The scan itself is exact; the matrix products of the backward pass may split differently.
@@ -188,13 +106,13 @@ def test_threads_do_not_change_the_compiled_result() -> None:
 
 
 def test_strided_arguments_give_the_same(form: str) -> None:
-    arguments = _arguments(1, 4, 6, 16)
+    arguments = arguments_of(1, 4, 6, 16)
     strided = tuple(torch.stack([tensor, tensor], dim=-1)[..., 0] for tensor in arguments)
     assert torch.equal(selective_scan(*arguments, form=form), selective_scan(*strided, form=form))
 
 
 def test_the_scan_stays_fp32_under_autocast_and_for_16_bit_maps(form: str) -> None:
-    features, projected, *parameters = _arguments(1, 4, 4, 16)
+    features, projected, *parameters = arguments_of(1, 4, 4, 16)
     expected = selective_scan(features.bfloat16().float(), projected, *parameters, form=form)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = selective_scan(features.bfloat16(), projected, *parameters, form=form)
@@ -210,7 +128,7 @@ def test_auto_takes_the_compiled_form_on_the_cpu_and_keeps_fp64_in_torch() -> No
 
 
 def test_what_is_wrong_with_the_arguments_is_said() -> None:
-    arguments = list(_arguments(1, 2, 3, 4))
+    arguments = list(arguments_of(1, 2, 3, 4))
     with pytest.raises(
         ValueError, match=r"unknown form of the selective scan 'fast'; choose one of auto, loop"
     ):
@@ -221,10 +139,10 @@ def test_what_is_wrong_with_the_arguments_is_said() -> None:
     ):
         selective_scan(*arguments)
     with pytest.raises(ValueError, match="at least one pixel"):
-        selective_scan(*_arguments(1, 0, 3, 4))
+        selective_scan(*arguments_of(1, 0, 3, 4))
     if available_forms()["compiled"] is None:
         with pytest.raises(ValueError, match=r"compiled scan needs fp32 on the CPU, got torch\.float64"):
-            selective_scan(*(tensor.double() for tensor in _arguments(1, 2, 3, 4)), form="compiled")
+            selective_scan(*(tensor.double() for tensor in arguments_of(1, 2, 3, 4)), form="compiled")
 
 
 @pytest.fixture
@@ -244,7 +162,7 @@ def test_without_its_compiler_the_scan_falls_back_and_says_why(
         "the ziglang wheel, which compiles the kernels, is not installed"
     )
     assert resolve_form("auto", torch.device("cpu"), torch.float32) == "chunked"
-    assert selective_scan(*_arguments(1, 2, 3, 4)).shape == (1, 2, 3, 4)
+    assert selective_scan(*arguments_of(1, 2, 3, 4)).shape == (1, 2, 3, 4)
 
 
 def test_a_cache_folder_that_cannot_be_made_is_a_reason_not_a_crash(own_kernels: Path) -> None:
@@ -278,8 +196,8 @@ def test_a_form_equals_the_loop_on_the_gpu(name: str, height: int, width: int) -
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
         for step, states in ((1.0, 1), (30.0, 2)):
-            arguments = _arguments(2, height, width, 20, states=states, step=step)
-            expected = _run(arguments, "loop", torch.float64)
+            arguments = arguments_of(2, height, width, 20, states=states, step=step)
+            expected = run(arguments, "loop", torch.float64)
             assert_agrees(tuple(tensor.cuda() for tensor in arguments), name, expected)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
