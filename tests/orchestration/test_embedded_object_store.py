@@ -85,7 +85,5 @@ def test_a_home_that_minio_kept_is_never_served_by_rclone(
 ) -> None:
     _install_go(tmp_path, monkeypatch, calls, "exit 1")
     home.choice("object_store", "minio")
-    with pytest.raises(
-        EmbeddedError, match="kept by MinIO and its program is gone: put `minio`"
-    ):
+    with pytest.raises(EmbeddedError, match="kept by MinIO and its program is gone: put `minio`"):
         object_store.choose(home, lambda _: None)

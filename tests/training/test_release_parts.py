@@ -59,10 +59,7 @@ def _read(folder: Path, images: NDArray[np.uint8], exemplar_reports: list[str]) 
     release = open_release(folder)
     encoded = release.load_reader("cpu").encode(images)
     vectors = np.stack(
-        [
-            exemplar_vector(encoded.mean_token[i].numpy(), encoded.logits[i].numpy())
-            for i in range(STUDIES)
-        ]
+        [exemplar_vector(encoded.mean_token[i].numpy(), encoded.logits[i].numpy()) for i in range(STUDIES)]
     )
     requests = []
     for i in range(STUDIES, 2 * STUDIES):
@@ -116,9 +113,7 @@ def test_a_shuffled_part_changes_what_it_should_and_nothing_else(
     assert drafts >= 20
 
 
-def test_drafts_follow_the_exemplars_report(
-    folder: Path, images: NDArray[np.uint8], original: Read
-) -> None:
+def test_drafts_follow_the_exemplars_report(folder: Path, images: NDArray[np.uint8], original: Read) -> None:
     same = _read(folder, images, ["Findings: The lungs are clear. Impression: Normal."] * STUDIES)
     assert np.array_equal(same.probabilities, original.probabilities)
     assert sum(a != b for a, b in zip(original.drafts, same.drafts, strict=True)) >= 20
