@@ -98,6 +98,15 @@ _CALLS: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], list[bytes]]]
 }
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says in its own way that an allocation failed: OpenCV, or the dynamic loader."""
+    opencv_no_memory = -4
+    if getattr(error, "code", None) == opencv_no_memory:
+        return True
+    said = str(error).lower()
+    return any(sign in said for sign in ("insufficient memory", "failed to map", "cannot allocate"))
+
+
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     """Do one call. Every refusal and error becomes a code; no value of the file is in any of them."""
     from models.radiograph.reasons import Refused
@@ -116,6 +125,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     except ValueError as error:
         return {"ok": False, "value_error": type(error).__name__}, []
     except BaseException as error:
+        if is_out_of_memory(error):
+            return {"ok": False, "refused": "sandbox_memory", "tags": []}, []
         return {"ok": False, "bug": type(error).__name__}, []
 
 

@@ -129,6 +129,17 @@ def test_a_file_that_needs_too_much_memory_is_refused_and_the_next_is_read(
         assert sandbox.peak_bytes < 512 << 20
 
 
+@pytest.mark.parametrize("memory_mib", [288, 320, 384, 448, 576])
+def test_wherever_memory_ends_it_is_told_as_memory(memory_mib: int, tmp_path: Path) -> None:
+    path = tmp_path / "large.dcm"
+    path.write_bytes(jpeg_that_is_nearly_empty())
+    with Sandbox(SandboxLimits(memory_bytes=memory_mib << 20)) as sandbox:
+        with pytest.raises(Refused) as refusal:
+            sandbox.render(path)
+        # A codec may call its own failed allocation a damaged stream.
+        assert refusal.value.code in ("sandbox_memory", "decode_failed", "flat_image")
+
+
 class Crashing(Sandbox):
     """Its children abort at once, as a decoder does that runs over."""
 
