@@ -33,7 +33,10 @@ class Fit:
         """Calibrated probabilities, ``(M, K)``, as ``models.reader`` computes them."""
         temperature = np.array([self.calibration[p.value].temperature for p in PATHOLOGIES])
         bias = np.array([self.calibration[p.value].bias for p in PATHOLOGIES])
-        return 1.0 / (1.0 + np.exp(-(logits.astype(np.float64) / temperature + bias)))
+        calibrated: NDArray[np.float64] = 1.0 / (
+            1.0 + np.exp(-(logits.astype(np.float64) / temperature + bias))
+        )
+        return calibrated
 
     @property
     def cuts(self) -> NDArray[np.float64]:
@@ -80,6 +83,6 @@ def _fit_one(labels: NDArray[np.float32], logits: NDArray[np.float32]) -> Calibr
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     found = unknown.detach().tolist()
     return Calibration(temperature=float(np.exp(np.clip(found[0], -4.0, 4.0))), bias=float(found[1]))

@@ -77,7 +77,7 @@ SCALES: Mapping[str, Scale] = {
         studies=960,
         text_steps=30,
         language_steps=40,
-        stage1_steps=500,
+        stage1_steps=1000,
         stage2_steps=30,
         test_studies=96,
     ),

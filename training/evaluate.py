@@ -25,7 +25,7 @@ from models.manifest import Manifest
 from models.pathologies import PATHOLOGIES, K, Pathology
 from models.reader import StudyReader
 from models.release import Release
-from training.datasets.common import DrawnImage, Item, LabelPolicy, targets_of
+from training.datasets.common import DrawnImage, Item, LabelPolicy, targets_of, without_headings
 from training.datasets.images import Images, load_images
 from training.features import Features, nearest_exemplars
 from training.loop import Tell
@@ -214,7 +214,9 @@ def evaluate(
         studies=len(items),
         classification=classification,
         efficacy={
-            what: clinical_efficacy(truth, [label(text) for text in texts], resamples=resamples, seed=seed)
+            what: clinical_efficacy(
+                truth, [label(without_headings(text)) for text in texts], resamples=resamples, seed=seed
+            )
             for what, texts in said.items()
         },
         language={
@@ -236,7 +238,7 @@ def truth_of(item: Item) -> Mapping[Pathology, Label]:
     """What is true of a study: its labels where it has all 14, else what its report says."""
     if item.labels is not None and set(item.labels) == set(PATHOLOGIES):
         return {p: Label.from_number(value) for p, value in item.labels.items()}
-    return label(item.report)
+    return label(without_headings(item.report))
 
 
 def most_frequent_report(items: Sequence[Item]) -> str:

@@ -28,7 +28,7 @@ from models.labeler.assertions import assertions
 from models.language_model import language_model_config
 from models.prompt import PromptWriter
 from models.weights import write_tensors
-from training.datasets.common import Item
+from training.datasets.common import Item, without_headings
 from training.loop import Fitted, LoopOptions, Places, StepLoss, Tell, fit
 from training.plans import Plan
 from training.recipes import Optimisation
@@ -54,7 +54,7 @@ _VALIDATION = 64
 def findings_words(report: str) -> list[tuple[str, ...]]:
     """Each finding that a report asserts or doubts: the pathology's name, then its sentence's details."""
     found: dict[tuple[str, ...], None] = {}
-    for sentence in split_sentences(report):
+    for sentence in split_sentences(without_headings(report)):
         words = [w for w in sentence.lower().replace(",", " ").replace(".", " ").split() if w in DETAILS]
         for said in assertions(sentence):
             if said.pathology is not None and said.label in (Label.POSITIVE, Label.UNCERTAIN):

@@ -338,7 +338,7 @@ class _writer:  # noqa: N801 - used as a function
         if is_on:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(out / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(out / "tensorboard"))
 
     def __enter__(self) -> Callable[[str, float, int], None]:
         return self._add

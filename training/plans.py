@@ -127,7 +127,7 @@ def tiny() -> Plan:
     recipe = phantom()
     encoder = VMambaConfig(depths=(1, 1, 1, 1), dims=12, drop_path_rate=0.0)
     D, H = encoder.feature_size, 64
-    language_model = recipe.language_model | {
+    language_model = dict(recipe.language_model) | {
         "hidden_size": H,
         "num_hidden_layers": 2,
         "intermediate_size": 128,

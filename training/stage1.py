@@ -230,7 +230,7 @@ class Stage1Task:
         if len(tokens) == count:
             return cast(Tensor, tokens)
         total = tokens.new_zeros(count, *tokens.shape[1:]).index_add(0, owners, tokens)
-        return total / torch.bincount(owners, minlength=count)[:, None, None]
+        return cast(Tensor, total / torch.bincount(owners, minlength=count)[:, None, None])
 
     def _autocast(self) -> torch.autocast:
         on = self._plan.stage1.bf16 and self._device.type == "cuda"
@@ -356,6 +356,7 @@ def write_stage1(
         (out / part / "config.json").write_text(config + "\n", encoding="utf-8")
     contents = {
         "recipe": plan.recipe.name,
+        "image_size": plan.recipe.image_size,
         "seed": seed,
         "started_from": None if encoder is None else file_digest(encoder),
         "steps": fitted.steps,

@@ -135,12 +135,13 @@ class Stage2Task:
 
     def _loss(self, written: Written, places: Places, dropped: Sequence[bool]) -> torch.Tensor:
         rows = torch.from_numpy(np.asarray(places, np.int64))
-        return self.network(
+        loss: torch.Tensor = self.network(
             written.features.patch_tokens[rows].to(self._device, torch.float32),
             written.features.disease_tokens[rows].to(self._device, torch.float32),
             [self._without if drop else written.prompts[p] for p, drop in zip(places, dropped, strict=True)],
             [written.targets[p] for p in places],
         )
+        return loss
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

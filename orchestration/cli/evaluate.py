@@ -146,6 +146,41 @@ def mutations(
     )
 
 
+@app.command()
+def figure3(
+    ablation: Annotated[
+        Path, typer.Argument(help="Folder of `train ablation`.", exists=True, file_okay=False)
+    ],
+    dataset: DatasetOption,
+    out: Annotated[Path, typer.Option(help="The HTML file.", dir_okay=False)] = Path("figure3.html"),
+    limit: Annotated[int, typer.Option(min=1, help="How many studies.")] = 6,
+    seed: Annotated[int, typer.Option(help="Which of the ablation's seeds.")] = 0,
+) -> None:
+    """Draw Figure 3: the configurations' drafts beside the reference, matching phrases marked, as HTML.
+
+    Example: nightread evaluate figure3 ablation --dataset phantom:7:4000
+    """
+    import tempfile
+
+    from training.ablation import ENCODER_NOTE
+    from training.datasets.images import load_images
+    from training.figure3 import figure_html, read_drafts
+
+    drafts = read_drafts(ablation, seed)
+    read = set.union(*(set(texts) for texts in drafts.values()))
+    items = [item for item in _open_dataset(dataset) if item.id in read and item.report][:limit]
+    with tempfile.TemporaryDirectory() as scratch:
+        images = load_images([item.frontal for item in items], 224, folder=Path(scratch))
+        out.write_text(figure_html(items, images, drafts, ENCODER_NOTE), encoding="utf-8")
+    typer.echo(str(out))
+
+
+def _open_dataset(spec: str) -> list[Any]:
+    from training.datasets.opening import open_dataset
+
+    return list(open_dataset(spec).items)
+
+
 def _studies(dataset: str, exemplars: str | None, limit: int | None) -> tuple[list[Any], list[Any]]:
     """Studies to read and reported cases to retrieve from."""
     from orchestration.cli._common import fail

@@ -158,59 +158,36 @@ def stage2(
     Example: nightread train stage2 --dataset iu-xray:/data/iu --stage1 runs/s1 --language-model phi-4
     """
     import json
-    from dataclasses import replace
 
-    from models.devices import resolve_device
-    from models.language_model import load_language_model
-    from models.prompt import PromptWriter
-    from models.weights import weight_files
-    from training.features import compute_features
-    from training.sources import local_folder
-    from training.stage1 import prepare, read_stage1
     from training.stage2 import STAGE2, train_stage2, write_out
 
-    plan, items, notes = _open(recipe, [dataset], threads=threads, splits=True, seed=seed)
-    for note in notes:
-        say(f"note: {note}")
-    target = resolve_device(device)
-    folder = local_folder(language_model)
-    model = load_language_model(folder / "config.json", weight_files(folder), device=target)
-    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    fusion = replace(plan.recipe.fusion, hidden_size=hidden)
-    prompts = PromptWriter.from_file(
-        tokenizer or folder / "tokenizer.json",
-        version=plan.recipe.prompt_version,
-        exemplar_max_tokens=plan.recipe.exemplar_max_tokens,
-    )
-    reader, _ = read_stage1(stage1, plan)
-    reader.to(target)
-    parts = [[item for item in items if item.split == split and item.report] for split in ("train", "val")]
     with _progress() as bar:
-        read = [
-            compute_features(
-                reader,
-                plan,
-                prepare(part, plan, folder=out / "cache", processes=processes, tell=bar("images")),
-                folder=out / "cache",
-                device=target,
-                tell=bar("features"),
-            )
-            for part in parts
-            if part
-        ]
-        if not read:
-            fail(f"{dataset} has no training item with a report; stage 2 learns to write reports")
-        written = [write_out(features, read[0], prompts, plan) for features in read]
+        ready = _frozen(
+            dataset,
+            stage1,
+            language_model,
+            tokenizer,
+            recipe,
+            out,
+            bar,
+            device=device,
+            threads=threads,
+            processes=processes,
+            seed=seed,
+        )
+        plan, reader, model, prompts, target, read = ready
+        written = {
+            split: write_out(features, read["train"], prompts, plan) for split, features in read.items()
+        }
         trained = train_stage2(
             plan,
             reader,
             model,
             prompts,
-            written[0],
-            written[1] if len(written) > 1 else None,
+            written["train"],
+            written.get("val"),
             out,
             seed=seed,
-            fusion=fusion,
             device=target,
             resume=resume,
             max_steps=max_steps,
@@ -227,6 +204,68 @@ def stage2(
             f"{trained.fitted.steps} steps, weights of step {trained.fitted.best_step}, {said}; in {out}"
         )
         typer.echo(f"frozen parts unchanged, digest {trained.frozen_digest[:16]}")
+
+
+@app.command()
+def ablation(
+    dataset: Annotated[str, typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT; one alone.")],
+    stage1: Annotated[Path, typer.Option(help="Folder of a finished stage 1.", exists=True, file_okay=False)],
+    language_model: Annotated[
+        str, typer.Option(help="Folder or pinned hub id of the frozen language model.")
+    ],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Its tokenizer.json, if it lies elsewhere.", exists=True, dir_okay=False),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="The recipe of stage 1.")] = "phantom",
+    out: Annotated[Path, typer.Option(help="Folder of the runs.", file_okay=False)] = Path("ablation"),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds a row.")] = 3,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    max_steps: StepsOption = None,
+    processes: ProcessesOption = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the rows of the paper's Tables 4 and 5 at equal data and steps; started again it goes on.
+
+    Example: nightread train ablation --dataset phantom:7:4000 --stage1 demo/work/stage1
+    --language-model demo/work/language_model --tokenizer demo/release/tokenizer/tokenizer.json
+    """
+    from training.ablation import run_ablation, table_of
+
+    with _progress() as bar:
+        plan, reader, model, prompts, target, read = _frozen(
+            dataset,
+            stage1,
+            language_model,
+            tokenizer,
+            recipe,
+            out,
+            bar,
+            device=device,
+            threads=threads,
+            processes=processes,
+            seed=0,
+            splits=("train", "val", "test"),
+        )
+        if "test" not in read:
+            fail(f"{dataset} has no test study with a report; the ablation is measured on the test split")
+        rows = run_ablation(
+            plan,
+            reader,
+            model,
+            prompts,
+            read,
+            out,
+            seeds=range(seeds),
+            max_steps=max_steps,
+            device=target,
+            tell=bar,
+        )
+    if as_json:
+        print_json([row.to_json() for row in rows])
+    else:
+        typer.echo(table_of(rows))
 
 
 @app.command()
@@ -297,6 +336,69 @@ def _open(
         items += found.items
         notes += [f"{found.name}: {note}" for note in found.notes]
     return plan, items, notes
+
+
+def _frozen(
+    dataset: str,
+    stage1: Path,
+    language_model: str,
+    tokenizer: Path | None,
+    recipe: str,
+    out: Path,
+    bar: Any,
+    *,
+    device: str,
+    threads: int,
+    processes: int,
+    seed: int,
+    splits: tuple[str, ...] = ("train", "val"),
+) -> tuple[Plan, Any, Any, Any, Any, dict[str, Any]]:
+    """Plan, reader, language model, prompts, device, and features by split: all that stage 2 starts from."""
+    import json
+    from dataclasses import replace
+
+    from models.devices import resolve_device
+    from models.language_model import load_language_model
+    from models.prompt import PromptWriter
+    from models.weights import weight_files
+    from training.features import compute_features
+    from training.sources import local_folder
+    from training.stage1 import prepare, read_stage1
+
+    plan, items, notes = _open(recipe, [dataset], threads=threads, splits=True, seed=seed)
+    for note in notes:
+        say(f"note: {note}")
+    started_with = (
+        json.loads((stage1 / "stage1.json").read_text()) if (stage1 / "stage1.json").is_file() else {}
+    )
+    if size := started_with.get("image_size"):
+        plan = replace(plan, recipe=replace(plan.recipe, image_size=size))
+    target = resolve_device(device)
+    folder = local_folder(language_model)
+    model = load_language_model(folder / "config.json", weight_files(folder), device=target)
+    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fusion = replace(plan.recipe.fusion, hidden_size=hidden["hidden_size"])
+    plan = replace(plan, recipe=replace(plan.recipe, fusion=fusion, language_model=hidden))
+    prompts = PromptWriter.from_file(
+        tokenizer or folder / "tokenizer.json",
+        version=plan.recipe.prompt_version,
+        exemplar_max_tokens=plan.recipe.exemplar_max_tokens,
+    )
+    reader, _ = read_stage1(stage1, plan)
+    reader.to(target)
+    read = {}
+    for split in splits:
+        part = [item for item in items if item.split == split and item.report]
+        if part:
+            material = prepare(
+                part, plan, folder=out / "cache", processes=processes, tell=bar(f"images, {split}")
+            )
+            read[split] = compute_features(
+                reader, plan, material, folder=out / "cache", device=target, tell=bar(f"features, {split}")
+            )
+    if "train" not in read:
+        fail(f"{dataset} has no training item with a report; stage 2 learns to write reports")
+    return plan, reader, model, prompts, target, read
 
 
 def _text_encoder(source: str, plan: Plan) -> tuple[Any, Any]:

@@ -156,7 +156,7 @@ def test_without_exemplars_prompts_say_so(world: World) -> None:
 def test_findings_are_named_with_their_details_and_denials_left_out() -> None:
     words = findings_words("There is a small left pleural effusion. No pneumothorax.")
     assert words == [("pleural effusion", "small", "left")]
-    assert findings_words("The lungs are clear. No pneumothorax.") == [("no finding",)]
+    assert findings_words("Findings: No pneumothorax. Impression: No effusion.") == [("no finding",)]
 
 
 def test_findings_stand_in_the_last_place_of_the_grid(world: World) -> None:

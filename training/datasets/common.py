@@ -152,6 +152,13 @@ def report_text(findings: str, impression: str) -> str:
     return " ".join(parts)
 
 
+def without_headings(report: str) -> str:
+    """Findings and impression as the labeler should read them: a heading before "No" hides the denial."""
+    from models.prompt import split_sections
+
+    return " ".join(part for part in split_sections(report) if part)
+
+
 def targets_of(items: Sequence[Item], policy: LabelPolicy) -> NDArray[np.float32]:
     """Targets ``(M, K)`` in [0, 1]; NaN where a label is unknown and the loss leaves it out."""
     table = np.full((len(items), len(PATHOLOGIES)), np.nan, np.float32)

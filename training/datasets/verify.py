@@ -84,7 +84,7 @@ def verify(kind: str, place: str, *, check_files: bool = True) -> Verification:
 
 def _verification(dataset: Dataset, problems: tuple[str, ...], notes: tuple[str, ...]) -> Verification:
     items = dataset.items
-    counts = {split: sum(item.split == split for item in items) for split in SPLITS}
+    counts: dict[str, int] = {split: sum(item.split == split for item in items) for split in SPLITS}
     counts["none"] = sum(item.split is None for item in items)
     expected = PAPER_COUNTS.get(dataset.kind)
     said = list(notes)
