@@ -80,7 +80,13 @@ def stage1(
     target = resolve_device(device)
     encoders = _text_encoder(text_encoder, plan) if text_encoder is not None else None
     cache = out / "cache"
-    kept = {"tensorboard": tensorboard, "device": target, "encoder": encoder, "seed": seed, "resume": resume}
+    kept: dict[str, Any] = {
+        "tensorboard": tensorboard,
+        "device": target,
+        "encoder": encoder,
+        "seed": seed,
+        "resume": resume,
+    }
     if folds:
         from training.folds import cross_validate, write_result
 
