@@ -20,6 +20,13 @@ _END = re.compile(
     r"|\n[ \t]*\n|\n(?=[ \t]*[-*\u2022]\s)|<br\s*/?>\s*<br\s*/?>",
     re.I,
 )
+# The name of a section in front of its first sentence; "Findings: No effusion" is no list "effusion: none".
+_SECTION = re.compile(
+    r"(?:findings?|impressions?|conclusions?|opinion|summary|results?|interpretation|comments?"
+    r"|(?:final )?report)"
+    r"(?: and impressions?)?\s*:\s*",
+    re.I,
+)
 _TAG = re.compile(r"<br\s*/?>", re.I)
 _SPACE = re.compile(r"\s+")
 _AND_OR = re.compile(r"\band\s*/\s*or\b")
@@ -27,14 +34,17 @@ _SLASH = re.compile(r"(?<=[a-z])\s*/\s*(?=[a-z])")
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a report into sentences, case and wording kept; list numbers are dropped, decimals are not cut.
+    """Cut a report into sentences, case and wording kept.
+
+    Numbers of lists and names of sections are dropped; decimals are not cut.
 
     Returns:
         Sentences without their final stop or surrounding white space, in order, none of them empty.
     """
     text = _TAG.sub("\n", _LIST_NUMBER.sub(" \n\n ", text))
     pieces = (_SPACE.sub(" ", piece).strip(" .;,-*\u2022\n\t") for piece in _END.split(text))
-    return [part for piece in pieces if piece for part in _parts(piece)]
+    bare = (_SECTION.sub("", piece, count=1) if _SECTION.match(piece) else piece for piece in pieces)
+    return [part for piece in bare if piece for part in _parts(piece)]
 
 
 def _parts(sentence: str) -> list[str]:
