@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
@@ -86,14 +86,17 @@ class ObjectStore:
         """
         digest = hashlib.sha256()
         with _translated():
-            response = self._client.get_object(stored.bucket, stored.key, version_id=stored.version_id)
+            # The newest version is asked for first: what its sender deleted is not read, versions or not.
+            response = self._client.get_object(stored.bucket, stored.key)
             try:
                 etag = response.headers.get("ETag", "").strip('"')
                 if stored.version and etag and etag != stored.version:
-                    older = self._find_version(stored)
-                    if older is None:
+                    version_id = stored.version_id or self._find_version(stored)
+                    if version_id is None:
                         raise ObjectGone("the key holds another version now")
-                    return self.download(older, target, limit_bytes=limit_bytes)
+                    response.close()
+                    response.release_conn()
+                    response = self._client.get_object(stored.bucket, stored.key, version_id=version_id)
                 if int(response.headers.get("Content-Length", 0)) > limit_bytes:
                     raise ObjectTooLarge("the object is larger than the limit")
                 received = 0
@@ -109,15 +112,13 @@ class ObjectStore:
                 response.release_conn()
         return digest.digest()
 
-    def _find_version(self, stored: StoredObject) -> StoredObject | None:
-        """The kept version of a key that has this ETag; ``None`` where the store keeps none."""
-        if stored.version_id is not None:
-            return None
+    def _find_version(self, stored: StoredObject) -> str | None:
+        """Id of the kept version of a key that has this ETag; ``None`` where the store keeps none."""
         try:
             found = self._client.list_objects(stored.bucket, prefix=stored.key, include_version=True)
             for one in found:
                 if one.object_name == stored.key and (one.etag or "").strip('"') == stored.version:
-                    return replace(stored, version_id=one.version_id)
+                    return str(one.version_id)
         except (S3Error, ValueError):  # a store without versions
             return None
         return None

@@ -137,8 +137,9 @@ def backlog(session: Session) -> dict[str, dict[str, int]]:
     """Steps that are ready, held by the processing window, leased or dead, by stage."""
     rows = session.execute(
         text(
-            """SELECT stage, CASE WHEN state = 'ready' AND attempt = 0 AND run_after > now()
-                   THEN 'held' ELSE state END AS state, count(*) AS steps FROM step
+            """SELECT stage,
+                   CASE WHEN state = 'ready' AND attempt = 0 AND reason IS NULL AND run_after > now()
+                        THEN 'held' ELSE state END AS state, count(*) AS steps FROM step
                WHERE state IN ('ready', 'leased', 'dead') GROUP BY 1, 2"""
         )
     )

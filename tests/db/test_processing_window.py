@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from db import studies
+from db import claims, studies
 from db.analytics.worklist import backlog
 from db.engine import transaction
 
@@ -73,6 +73,15 @@ def test_outside_the_window_routine_and_backfill_wait_for_its_beginning_and_stat
 def test_after_the_window_work_waits_for_the_next_day(waiting: Engine) -> None:
     due = _settle(waiting, _window(-4, 2))
     assert timedelta(hours=18) < due[1] - datetime.now(UTC) <= timedelta(hours=21)
+
+
+def test_work_that_an_outage_sent_back_is_not_taken_for_held(waiting: Engine) -> None:
+    _settle(waiting, None)
+    with transaction(waiting) as session:
+        batch = claims.claim(session.connection(), "ingest", batch=3, owner="test", lease_s=60)
+        claims.retry(session, batch, "database_unavailable", outage=True)
+    with transaction(waiting) as session:
+        assert backlog(session) == {"ingest": {"ready": 3}}
 
 
 def test_held_work_is_told_apart_from_work_that_is_ready(waiting: Engine) -> None:
