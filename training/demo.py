@@ -119,7 +119,7 @@ def train_demo(
         tell: Makes a progress for each phase.
         resamples: Bootstrap draws of the evaluation.
     """
-    work, release = out / "work", out / "release"
+    work, release = out / "stages", out / "release"
     plan = plan_named(scale.plan)
     plan = replace(plan, recipe=replace(plan.recipe, image_size=scale.image_size))
     seconds: dict[str, float] = {}

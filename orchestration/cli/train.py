@@ -234,8 +234,8 @@ def ablation(
 ) -> None:
     """Make the rows of the paper's Tables 4 and 5 at equal data and steps; started again it goes on.
 
-    Example: nightread train ablation --dataset phantom:7:4000 --stage1 demo/work/stage1
-    --language-model demo/work/language_model --tokenizer demo/release/tokenizer/tokenizer.json
+    Example: nightread train ablation --dataset phantom:7:4000 --stage1 demo/stages/stage1
+    --language-model demo/stages/language_model --tokenizer demo/release/tokenizer/tokenizer.json
     """
     from training.ablation import run_ablation, table_of
 

@@ -97,10 +97,10 @@ def test_the_ablation_is_resumable_and_the_figure_marks_phrases(
 ) -> None:
     out = made[0]
     plan = tiny()
-    reader, _ = read_stage1(out / "work" / "stage1", plan)
+    reader, _ = read_stage1(out / "stages" / "stage1", plan)
     model = load_language_model(
-        out / "work" / "language_model" / "config.json",
-        [out / "work" / "language_model" / "model.safetensors"],
+        out / "stages" / "language_model" / "config.json",
+        [out / "stages" / "language_model" / "model.safetensors"],
         device=torch.device("cpu"),
     )
     prompts = PromptWriter.from_file(
