@@ -40,6 +40,10 @@ class NonFiniteStep(ModelError, ArithmeticError):
     """A loss or gradient is not finite; the step was not taken. Lower the learning rate and resume."""
 
 
+class StopAsked(ModelError):
+    """Raised by a progress callback to end a run; the loop keeps a checkpoint first. Resume to go on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepLoss:
     """The loss of one batch and what it is made of."""
@@ -97,7 +101,11 @@ class Fitted:
 
 
 Tell = Callable[[int, int, Mapping[str, float]], None]
-"""Called after a step with its number, how many there are, and figures."""
+"""Called after a step with its number, how many there are, and figures.
+
+It may wait, and the run waits with it; it may raise ``StopAsked``, and the run ends at a checkpoint. Neither
+changes a loss: nothing random is carried from step to step.
+"""
 
 
 def learning_rate(step: int, total: int, optimisation: Optimisation) -> float:
@@ -142,6 +150,7 @@ def fit(
     Raises:
         NonFiniteStep: Before a step that would have spoiled the weights.
         CheckpointError: If the checkpoint belongs to another run, or there is one and ``resume`` is not set.
+        StopAsked: If ``tell`` raised it.
     """
     out.mkdir(parents=True, exist_ok=True)
     parameters = dict(task.parameters())
@@ -173,7 +182,12 @@ def fit(
             for name, value in figures.items():
                 board(name, value, state.step)
             if tell is not None:
-                tell(state.step, total, figures)
+                try:
+                    tell(state.step, total, figures)
+                except StopAsked:
+                    losses.flush()
+                    state.save(out / LAST)
+                    raise
     state.take_best(out)
     return Fitted(steps=state.step, best_step=state.best_step, figures=state.best_figures)
 

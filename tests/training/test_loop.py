@@ -20,6 +20,7 @@ from training.loop import (
     NonFiniteStep,
     Places,
     StepLoss,
+    StopAsked,
     fit,
     learning_rate,
     steps_in,
@@ -80,6 +81,35 @@ def test_a_killed_run_resumes_to_the_same_losses_bit_for_bit(tmp_path: Path) -> 
     fit(resumed, RECIPE, QUIET, tmp_path / "broken", resume=True)
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
     assert digest_of([resumed.network]) == digest_of([whole.network])
+
+
+@pytest.mark.parametrize("at", [1, 7, 20])
+def test_a_run_that_is_asked_to_stop_keeps_a_checkpoint_and_resumes_to_the_same_losses(
+    tmp_path: Path, at: int
+) -> None:
+    def tell(step: int, total: int, figures: Mapping[str, float]) -> None:
+        if step == at:
+            raise StopAsked
+
+    whole, resumed = Line(), Line()
+    fit(whole, RECIPE, QUIET, tmp_path / "whole")
+    with pytest.raises(StopAsked):
+        fit(Line(), RECIPE, QUIET, tmp_path / "stopped", tell=tell)
+    # No step is lost, although checkpoints are due every third step alone.
+    assert load_checkpoint(tmp_path / "stopped" / LAST).numbers["step"] == at
+    fit(resumed, RECIPE, QUIET, tmp_path / "stopped", resume=True)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert digest_of([resumed.network]) == digest_of([whole.network])
+
+
+def test_whoever_uses_chance_while_the_run_waits_changes_no_loss(tmp_path: Path) -> None:
+    def tell(step: int, total: int, figures: Mapping[str, float]) -> None:
+        torch.manual_seed(step)
+        torch.rand(3)
+
+    fit(Line(), RECIPE, QUIET, tmp_path / "whole")
+    fit(Line(), RECIPE, QUIET, tmp_path / "waited", tell=tell)
+    assert losses(tmp_path / "waited") == losses(tmp_path / "whole")
 
 
 def test_half_a_line_that_a_kill_left_is_cut_away(tmp_path: Path) -> None:
