@@ -40,14 +40,14 @@ class Claim:
     stage: str
     object_id: int | None
     reading_id: int | None
+    job_id: int | None
     lane: int
     attempt: int
 
     @property
     def subject_id(self) -> int:
-        """The object or the reading that the step is about."""
-        subject = self.object_id if self.object_id is not None else self.reading_id
-        assert subject is not None
+        """The object, the reading or the job that the step is about."""
+        (subject,) = (one for one in (self.object_id, self.reading_id, self.job_id) if one is not None)
         return subject
 
 
@@ -71,7 +71,8 @@ WITH head AS (
 UPDATE step SET state = 'leased', attempt = attempt + 1, fence = fence + 1, lease_owner = :owner,
     lease_expires_at = now() + make_interval(secs => :lease_s)
 FROM chosen WHERE step.id = chosen.id
-RETURNING step.id, step.fence, step.stage, step.object_id, step.reading_id, step.lane, step.attempt
+RETURNING step.id, step.fence, step.stage, step.object_id, step.reading_id, step.job_id, step.lane,
+    step.attempt
 """
 _BY_LANE = text(_CLAIM.format(lane=""))
 _OF_LANE = text(_CLAIM.format(lane=" AND step.lane = :lane"))
@@ -111,6 +112,7 @@ def claim(
             stage=row.stage,
             object_id=row.object_id,
             reading_id=row.reading_id,
+            job_id=row.job_id,
             lane=row.lane,
             attempt=row.attempt,
         )
@@ -162,15 +164,16 @@ def finish(session: Session, claims: Sequence[Claim]) -> list[Claim]:
     return [c for c in claims if c.step_id in owned]
 
 
-_SUPERSEDED = """EXISTS (
-    SELECT FROM reading WHERE reading.id = step.reading_id AND reading.state = 'superseded')"""
+_UNWANTED = """(
+    EXISTS (SELECT FROM reading WHERE reading.id = step.reading_id AND reading.state = 'superseded')
+    OR EXISTS (SELECT FROM job WHERE job.id = step.job_id AND job.cancel_requested_at IS NOT NULL))"""
 
 
 def _given_back(used_up: str) -> str:
     """Where a step goes that was not finished: nobody needs it any more, dead, or ready again."""
-    over = f"{_SUPERSEDED} OR {used_up}"
+    over = f"{_UNWANTED} OR {used_up}"
     return f"""
-        state = CASE WHEN {_SUPERSEDED} THEN 'cancelled' WHEN {used_up} THEN 'dead' ELSE 'ready' END,
+        state = CASE WHEN {_UNWANTED} THEN 'cancelled' WHEN {used_up} THEN 'dead' ELSE 'ready' END,
         finished_at = CASE WHEN {over} THEN now() END,
         lease_owner = NULL, lease_expires_at = NULL"""
 
@@ -197,8 +200,10 @@ def retry(session: Session, claims: Sequence[Claim], reason: str, *, outage: boo
     """
     statement, limit = (_WAIT_OUT, MAX_OUTAGES) if outage else (_RETRY, MAX_ATTEMPTS)
     rows = session.execute(statement, {**_held(claims), "reason": reason, "limit": limit})
-    dead = {row.id for row in rows if row.state == "dead"}
+    states = {row.id: row.state for row in rows}
+    dead = {step_id for step_id, state in states.items() if state == "dead"}
     _tell_subjects(session, list(dead))
+    _tell_jobs(session, list(states))
     return [c for c in claims if c.step_id in dead]
 
 
@@ -213,6 +218,7 @@ def bury(session: Session, claims: Sequence[Claim], reason: str) -> list[Claim]:
     rows = session.execute(_BURY, {**_held(claims), "reason": reason})
     owned = {row.id for row in rows}
     _tell_subjects(session, list(owned))
+    _tell_jobs(session, list(owned))
     return [c for c in claims if c.step_id in owned]
 
 
@@ -234,6 +240,25 @@ def _tell_subjects(session: Session, dead_step_ids: list[int]) -> None:
                WHERE step.object_id = object.id AND step.id = ANY(:ids) AND object.state = 'announced'"""
         ),
         {"ids": dead_step_ids},
+    )
+
+
+def _tell_jobs(session: Session, step_ids: list[int]) -> None:
+    """A job stands where its step stands: waiting again, failed, or cancelled as someone had asked."""
+    if not step_ids:
+        return
+    session.execute(
+        text(
+            """UPDATE job SET
+                   state = CASE step.state WHEN 'ready' THEN 'waiting' WHEN 'dead' THEN 'failed'
+                       ELSE 'cancelled' END,
+                   reason = CASE WHEN step.state <> 'cancelled' THEN step.reason END,
+                   sentence = NULL, gives_way = false, estimated_end = NULL,
+                   finished_at = CASE WHEN step.state <> 'ready' THEN now() END
+               FROM step WHERE step.job_id = job.id AND step.id = ANY(:ids)
+                 AND step.state IN ('ready', 'dead', 'cancelled')"""
+        ),
+        {"ids": step_ids},
     )
 
 
@@ -265,6 +290,7 @@ def reap(session: Session, dead_owners: Sequence[str] = ()) -> dict[str, int]:
     """
     rows = session.execute(_REAP, {"dead_owners": list(dead_owners), "limit": MAX_ATTEMPTS}).all()
     _tell_subjects(session, [row.id for row in rows if row.state == "dead"])
+    _tell_jobs(session, [row.id for row in rows])
     ready: dict[str, int] = {}
     for row in rows:
         if row.state == "ready":
@@ -273,9 +299,16 @@ def reap(session: Session, dead_owners: Sequence[str] = ()) -> dict[str, int]:
 
 
 def enqueue(
-    session: Session, stage: str, *, object_ids: Sequence[int] = (), reading_ids: Sequence[int] = ()
+    session: Session,
+    stage: str,
+    *,
+    object_ids: Sequence[int] = (),
+    reading_ids: Sequence[int] = (),
 ) -> None:
-    """Make the next steps, in the lane of their subject; one that exists is left as it is."""
+    """Make the next steps, in the lane of their subject; one that exists is left as it is.
+
+    The step of a job is made with it (``db.jobs.request``).
+    """
     for table, ids in (("object", object_ids), ("reading", reading_ids)):
         if ids:
             session.execute(
@@ -302,22 +335,28 @@ def ready_counts(connection: Connection) -> dict[str, int]:
 def redrive(session: Session, stage: str | None = None) -> dict[str, int]:
     """Put dead steps back with fresh attempts, all or one stage's; returns how many of each stage.
 
-    Readings that had failed reopen. A reading superseded in the meantime stays as it is.
+    Readings that had failed reopen. A reading superseded in the meantime stays as it is, and so does a job
+    whose schedule has started another since.
     """
     rows = session.execute(
         text(
             """WITH dead AS (
                 SELECT step.id FROM step LEFT JOIN reading ON reading.id = step.reading_id
+                LEFT JOIN job ON job.id = step.job_id
                 WHERE step.state = 'dead' AND (CAST(:stage AS text) IS NULL OR step.stage = :stage)
                   AND (reading.id IS NULL OR reading.state = 'failed')
+                  AND NOT EXISTS (
+                      SELECT FROM job AS next WHERE next.schedule = job.schedule
+                        AND (next.state IN ('waiting', 'running') OR next.id > job.id))
                 FOR UPDATE OF step SKIP LOCKED)
             UPDATE step SET state = 'ready', attempt = 0, outages = 0, run_after = now(), reason = NULL,
                 finished_at = NULL, alone = true
             FROM dead WHERE step.id = dead.id
-            RETURNING step.stage, step.reading_id, step.object_id"""
+            RETURNING step.id, step.stage, step.reading_id, step.object_id"""
         ),
         {"stage": stage},
     ).all()
+    _tell_jobs(session, [row.id for row in rows])
     session.execute(
         text(
             "UPDATE reading SET state = 'open', reason = NULL, finished_at = NULL "

@@ -33,3 +33,11 @@ class ReleaseNotFound(StoreError):
 
 class NoActiveRelease(StoreError):
     """Nothing can be read without a release; run `nightread release init --recipe phantom` or promote one."""
+
+
+class JobNotFound(StoreError):
+    """No job has this number; `nightread job list` shows the known ones."""
+
+
+class JobNotResumable(StoreError):
+    """Only a failed or cancelled job can be resumed, and not while its schedule has another unfinished."""

@@ -6,12 +6,15 @@ work is claimed from Postgres, and the pump rings again for every stage that has
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
 import time
 from typing import Any
 
 import celery.signals
+import psutil
 import redis
 import structlog
 from celery import Celery
@@ -189,9 +192,26 @@ def _configure_logging(**_: Any) -> None:
     site_logging.configure(os.environ.get(site_logging.ROLE, "celery"))
 
 
+_STOP = signal.SIGUSR2
+"""What a stopping worker sends to its children: they end their jobs at the next check-point."""
+
+
 @celery.signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
     site_logging.configure(os.environ.get(site_logging.ROLE, "celery"))
+    from workers.jobs import end_jobs_on
+
+    end_jobs_on(_STOP)
+
+
+@celery.signals.worker_shutting_down.connect
+def _stop_jobs(**_: Any) -> None:
+    """A worker that is told to stop waits for its task, and a job may take days: tell it to end."""
+    if os.environ.get(site_logging.ROLE) != f"worker-{pipeline.JOB_STAGE}":
+        return
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            child.send_signal(_STOP)
 
 
 @celery.signals.worker_process_shutdown.connect

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestration import pipeline
+from workers.runtime import Unit
 
 BEGIN, END = "<!-- begin: python -m orchestration.describe -->", "<!-- end -->"
 _WORKERS = Path(__file__).resolve().parent.parent / "workers"
@@ -40,8 +41,10 @@ def _drawing() -> Iterator[str]:
     for stage in pipeline.STAGES:
         if stage.next:
             yield f"    {stage.name} --> {stage.next}"
-    (last,) = (s for s in pipeline.STAGES if s.next is None and s.name != pipeline.FIRST_OBJECT_STAGE)
+    (last,) = (s for s in pipeline.STAGES if s.next is None and s.unit is Unit.READING)
     yield f"    {last.name} --> worklist[(worklist)]"
+    yield f"    people([people and schedules]) -- job --> {pipeline.JOB_STAGE}"
+    yield f"    {pipeline.JOB_STAGE} -- release and index version --> active[(active pair)]"
     yield "```"
 
 
@@ -55,13 +58,18 @@ def _stages() -> Iterator[str]:
                 stage.unit,
                 stage.batch,
                 f"{stage.lease_s:g} s",
-                f"{stage.time_limit_s} s",
+                _span(stage.time_limit_s),
                 "yes" if stage.accelerator else "no",
                 f"`{stage.next}`" if stage.next else "",
             )
             for stage in pipeline.STAGES
         ),
     )
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(seconds, 24 * 3600)
+    return f"{days} days" if days and not rest else f"{seconds} s"
 
 
 def _ticks() -> Iterator[str]:

@@ -16,11 +16,25 @@ STAGES: tuple[Stage, ...] = (
     Stage(name="encode", unit=Unit.READING, batch=32, lease_s=20, next="retrieve", accelerator=True),
     Stage(name="retrieve", unit=Unit.READING, batch=64, lease_s=20, next="report"),
     Stage(name="report", unit=Unit.READING, batch=8, lease_s=20, next=None, accelerator=True),
+    Stage(
+        name="jobs",
+        unit=Unit.JOB,
+        batch=1,
+        lease_s=20,
+        next=None,
+        accelerator=True,
+        time_limit_s=7 * 24 * 3600,
+        at_once=2,
+    ),
 )
-"""In the order of the flow. Between receive and ingest stands the clock's ``settle``: it makes readings."""
+"""In the order of the flow. Between receive and ingest stands the clock's ``settle``: it makes readings.
+
+``jobs`` stands beside the flow: what people and schedules ask for.
+"""
 
 FIRST_OBJECT_STAGE = "receive"
 FIRST_READING_STAGE = "ingest"
+JOB_STAGE = "jobs"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import socket
 import sys
 
 from orchestration.logging import ROLE
-from orchestration.pipeline import QUEUES
+from orchestration.pipeline import JOB_STAGE, QUEUES, STAGES
 
 
 def main(arguments: list[str]) -> None:
@@ -30,6 +30,9 @@ def main(arguments: list[str]) -> None:
 
 def _run_worker(queue: str) -> None:
     os.environ[ROLE] = f"worker-{queue}"  # for the pool's children too
+    if queue == JOB_STAGE:
+        os.nice(10)  # jobs give way to the worklist where both compute on the same cores
+    at_once = {stage.queue: stage.at_once for stage in STAGES}.get(queue, 1)
     from orchestration.app import app
 
     app.worker_main(
@@ -38,7 +41,7 @@ def _run_worker(queue: str) -> None:
             f"--queues={queue}",
             f"--hostname={queue}@{socket.gethostname()}",
             "--pool=prefork",
-            "--concurrency=1",
+            f"--concurrency={at_once}",
             "--loglevel=WARNING",
             "--without-gossip",
             "--without-mingle",

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from db.errors import DatabaseUnavailable, ObjectStoreUnavailable
 from models.errors import OutOfDeviceMemory
 
-OUTAGES = (DatabaseUnavailable, ObjectStoreUnavailable)
-"""A store is away: that is waited out, and no attempt is counted."""
+
+class WorkerStopping(Exception):
+    """The worker was told to stop while it ran a job; the job goes on from its checkpoint later."""
+
+
+OUTAGES = (DatabaseUnavailable, ObjectStoreUnavailable, WorkerStopping)
+"""A store is away, or the worker goes: that is waited out, and no attempt is counted."""
 
 RETRYABLE = (*OUTAGES, OutOfDeviceMemory)
 """Faults of the surroundings: the step goes back to ``ready``. Everything else unexpected is a bug."""
@@ -18,6 +23,7 @@ STEP_REASONS: Mapping[str, str] = {
     "object_store_unavailable": "The object store did not answer while the step ran; it is tried again.",
     "out_of_device_memory": "The accelerator had no room even for one image; it is tried again.",
     "lease_expired": "The worker that held the step died or hung; another takes it over.",
+    "worker_stopping": "The worker was told to stop; the job goes on from its checkpoint when one runs.",
     "bug": "An error that nobody foresaw; the worker's log has its place. Mend, then `nightread redrive`.",
 }
 
@@ -25,6 +31,7 @@ _CODES: Mapping[type[Exception], str] = {
     DatabaseUnavailable: "database_unavailable",
     ObjectStoreUnavailable: "object_store_unavailable",
     OutOfDeviceMemory: "out_of_device_memory",
+    WorkerStopping: "worker_stopping",
 }
 
 

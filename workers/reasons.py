@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.radiograph.reasons import REASONS
 from workers.errors import STEP_REASONS
+from workers.jobs import JOB_REASONS
 from workers.retrieve import RETRIEVAL_REASONS
 
 OBJECT_REASONS = {
@@ -18,7 +19,7 @@ def sentence(code: str) -> str:
     """What a reason code means, in one sentence."""
     if code in REASONS:
         return REASONS[code].sentence
-    for table in (OBJECT_REASONS, RETRIEVAL_REASONS, STEP_REASONS):
+    for table in (OBJECT_REASONS, RETRIEVAL_REASONS, STEP_REASONS, JOB_REASONS):
         if code in table:
             return table[code]
     return code.replace("_", " ")

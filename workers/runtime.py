@@ -45,6 +45,7 @@ class Unit(StrEnum):
 
     OBJECT = "object"
     READING = "reading"
+    JOB = "job"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,9 @@ class Stage:
 
     time_limit_s: int = 600
     """Hard limit of one task; its leases are then taken back."""
+
+    at_once: int = 1
+    """Tasks that one worker runs side by side: a promotion must not wait for the end of a training."""
 
     @property
     def task(self) -> str:

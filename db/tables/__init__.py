@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from db.tables.base import Record
 from db.tables.intake import InstanceRecord, ObjectRecord, StudyRecord
+from db.tables.jobs import JobRecord
 from db.tables.readings import PredictionRecord, ReadingRecord, ReportRecord, RetrievalRecord
 from db.tables.releases import ActiveReleaseRecord, ExemplarIndexRecord, ExemplarRecord, ReleaseRecord
-from db.tables.states import Lane, ObjectState, ReadingState, StepState
+from db.tables.states import JobState, Lane, ObjectState, ReadingState, StepState
 from db.tables.steps import StepRecord
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "ExemplarIndexRecord",
     "ExemplarRecord",
     "InstanceRecord",
+    "JobRecord",
+    "JobState",
     "Lane",
     "ObjectRecord",
     "ObjectState",

@@ -27,6 +27,16 @@ class StepState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobState(StrEnum):
+    """Where a job stands, as people see it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class ReadingState(StrEnum):
     """How a reading stands or ended; all but ``open`` are final."""
 

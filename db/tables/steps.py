@@ -1,4 +1,4 @@
-"""The queue: one row for each stage to be done for an object or a reading."""
+"""The queue: one row for each stage to be done for an object, a reading or a job."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ class StepRecord(Record):
         UniqueConstraint("stage", "object_id"),
         UniqueConstraint("stage", "reading_id"),
         CheckConstraint(one_of("state", StepState), name="state"),
-        CheckConstraint("num_nonnulls(object_id, reading_id) = 1", name="one_subject"),
+        CheckConstraint("num_nonnulls(object_id, reading_id, job_id) = 1", name="one_subject"),
         Index("ix_step_ready", "stage", "lane", "id", postgresql_where=text("state = 'ready'")),
         Index("ix_step_lease", "lease_expires_at", postgresql_where=text("state = 'leased'")),
         Index("ix_step_dead", "stage", postgresql_where=text("state = 'dead'")),
         Index("ix_step_reading_id", "reading_id"),
         Index("ix_step_object_id", "object_id"),
+        Index("ix_step_job_id", "job_id", unique=True, postgresql_where=text("job_id IS NOT NULL")),
         {
-            "comment": "The queue: one stage to be done for one object or reading.",
+            "comment": "The queue: one stage to be done for one object, reading or job.",
             "postgresql_with": {"fillfactor": "70"},
         },
     )
@@ -38,6 +39,9 @@ class StepRecord(Record):
     )
     reading_id: Mapped[int | None] = mapped_column(
         ForeignKey("reading.id", ondelete="CASCADE"), comment="Subject, where the stage is about a reading."
+    )
+    job_id: Mapped[int | None] = mapped_column(
+        ForeignKey("job.id", ondelete="CASCADE"), comment="Subject, where the stage is about a job."
     )
     lane: Mapped[int] = mapped_column(SmallInteger, comment="0 stat, 1 routine, 2 backfill.")
     state: Mapped[str] = mapped_column(Text, server_default="ready", comment="Where it stands.")

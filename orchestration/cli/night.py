@@ -107,11 +107,13 @@ def _first_words(document: dict[str, Any], width: int = 60) -> str:
 def drain(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 600.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing while waiting.")] = False,
+    jobs: Annotated[bool, typer.Option("--jobs", help="Wait for jobs too.")] = False,
 ) -> None:
     """Wait until no work is left: nothing to announce, settle, claim or finish.
 
     Exit code 0: no step of an object or a reading is ready or leased, no study waits to settle, and every
-    object in the bucket is known; 1: the time is over. Dead steps are named, not waited for.
+    object in the bucket is known; 1: the time is over. Dead steps are named, not waited for. Jobs are waited
+    for with --jobs.
 
     Example: nightread drain --timeout 180
     """
@@ -125,7 +127,7 @@ def drain(
     while True:
         ensure_supervised(site.home)
         try:
-            left = _left(site, engine)
+            left = _left(site, engine, jobs=jobs)
         except StoreError as error:
             left = str(error)
         if not left:
@@ -147,11 +149,12 @@ def drain(
         say("Drained.")
 
 
-def _left(site: Settings, engine: Engine) -> str:
+def _left(site: Settings, engine: Engine, *, jobs: bool = False) -> str:
     """What is left to do, in words; empty when nothing is."""
     from db.analytics.worklist import backlog, waiting_to_settle
     from db.engine import transaction
     from db.errors import NoActiveRelease
+    from db.jobs import STAGE
     from db.releases import active
 
     with transaction(engine) as session:
@@ -159,7 +162,7 @@ def _left(site: Settings, engine: Engine) -> str:
             stage: states.get("ready", 0) + states.get("leased", 0)
             for stage, states in backlog(session).items()
         }
-        busy = {stage: steps for stage, steps in busy.items() if steps}
+        busy = {stage: steps for stage, steps in busy.items() if steps and (jobs or stage != STAGE)}
         if busy:
             return f"steps at {_listed(busy)}"
         waiting = waiting_to_settle(session)

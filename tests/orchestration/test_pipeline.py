@@ -25,6 +25,7 @@ def test_each_stage_hands_on_to_a_later_stage_of_the_same_unit() -> None:
             assert pipeline.stage(stage.next).unit is stage.unit
     assert pipeline.stage(pipeline.FIRST_OBJECT_STAGE).unit is Unit.OBJECT
     assert pipeline.stage(pipeline.FIRST_READING_STAGE).unit is Unit.READING
+    assert pipeline.stage(pipeline.JOB_STAGE).unit is Unit.JOB
 
 
 def test_a_stage_that_does_not_exist_is_named() -> None:
@@ -33,7 +34,7 @@ def test_a_stage_that_does_not_exist_is_named() -> None:
 
 
 def test_queues_are_one_a_stage_and_the_clocks() -> None:
-    assert pipeline.QUEUES == ("receive", "ingest", "encode", "retrieve", "report", "clock")
+    assert pipeline.QUEUES == ("receive", "ingest", "encode", "retrieve", "report", "jobs", "clock")
 
 
 @pytest.mark.parametrize("stage", pipeline.STAGES, ids=lambda stage: stage.name)
