@@ -8,9 +8,10 @@ exemplar's report copied, and the drafts of other studies' images.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Reading:
     exemplars: tuple[str | None, ...]
     exemplar_rows: tuple[int | None, ...]
     drafts: tuple[str, ...]
+    """Of the first studies; of all where nobody asked for fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +129,9 @@ def read_studies(
     cache: Path,
     device: str = "cpu",
     processes: int = 1,
+    reader: StudyReader | None = None,
     writer: ReportWriter | None = None,
+    drafts: int | None = None,
     tell: Tell | None = None,
 ) -> Reading:
     """Let a release read studies as the pipeline would, exemplars from the given reported cases.
@@ -139,35 +143,39 @@ def read_studies(
         cache: Where images are kept.
         device: Where to compute.
         processes: How many read or draw images.
-        writer: The release's own writer, where it is loaded already.
-        tell: Progress over drafts.
+        reader: The release's own reader, where it is loaded already.
+        writer: Its writer, likewise.
+        drafts: How many of the studies, from the first, get a draft; all by default.
+        tell: Progress over drafts; called between batches of images too, with no draft done.
     """
     manifest = release.manifest
-    reader = release.load_reader(device)
-    own, probabilities = _encode(reader, items, _images(items, manifest, cache, processes))
-    known, _ = _encode(reader, exemplars, _images(exemplars, manifest, cache, processes))
+    reader = reader or release.load_reader(device)
+    wanted = len(items) if drafts is None else min(drafts, len(items))
+    waiting = None if tell is None else functools.partial(tell, 0, wanted, {})
+    own, probabilities = _encode(reader, items, _images(items, manifest, cache, processes), waiting)
+    known, _ = _encode(reader, exemplars, _images(exemplars, manifest, cache, processes), waiting)
     rows = nearest_exemplars(own, known, manifest.alpha)
     texts = [None if row is None else clean_exemplar(known.items[row].report) for row in rows]
     writing = writer or release.load_writer(device)
-    drafts: list[str] = []
-    for start in range(0, len(items), _BATCH):
+    written: list[str] = []
+    for start in range(0, wanted, _BATCH):
         requests = [
             ReportRequest(
                 patch_tokens=own.patch_tokens[place],
                 disease_tokens=own.disease_tokens[place],
                 exemplar_report=texts[place],
             )
-            for place in range(start, min(start + _BATCH, len(items)))
+            for place in range(start, min(start + _BATCH, wanted))
         ]
-        drafts += [draft.text for draft in writing.write(requests)]
+        written += [draft.text for draft in writing.write(requests)]
         if tell is not None:
-            tell(len(drafts), len(items), {})
+            tell(len(written), wanted, {})
     return Reading(
         features=own,
         probabilities=probabilities,
         exemplars=tuple(texts),
         exemplar_rows=tuple(rows),
-        drafts=tuple(drafts),
+        drafts=tuple(written),
     )
 
 
@@ -329,9 +337,13 @@ def _images(items: Sequence[Item], manifest: Manifest, cache: Path, processes: i
 
 
 def _encode(
-    reader: StudyReader, items: Sequence[Item], images: Images
+    reader: StudyReader, items: Sequence[Item], images: Images, between: Callable[[], None] | None
 ) -> tuple[Features, NDArray[np.float32]]:
-    rows = [reader.encode(np.array(images[start : start + _BATCH])) for start in range(0, len(items), _BATCH)]
+    rows = []
+    for start in range(0, len(items), _BATCH):
+        rows.append(reader.encode(np.array(images[start : start + _BATCH])))
+        if between is not None:
+            between()
     features = Features(
         items=tuple(items),
         patch_tokens=torch.cat([row.patch_tokens for row in rows]),

@@ -34,6 +34,18 @@ _KEPT_RELEASES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateRules:
+    """On what a release is compared with the active one before it is promoted."""
+
+    dataset: str = "phantom:2000003:2000"
+    """Its held-out studies (split ``test``) are read, exemplars come from its training split."""
+    studies: int = 200
+    """At most so many are read and as many exemplars encoded."""
+    drafts: int = 48
+    """So many of them get a draft: drafts are what takes time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteRules:
     """The settings that stages need, handed down by the composition root."""
 
@@ -45,6 +57,7 @@ class SiteRules:
     """By pathology; every one of the 14 is named."""
     patient_key: bytes = field(repr=False)
     device: str = "auto"
+    gate: GateRules = GateRules()
 
 
 class Context:
@@ -63,6 +76,11 @@ class Context:
         self._readers: OrderedDict[int, StudyReader] = OrderedDict()
         self._manifests: dict[int, Manifest] = {}
         self._writers: OrderedDict[int, ReportWriter] = OrderedDict()
+
+    @property
+    def home(self) -> Path:
+        """The data folder."""
+        return self._home
 
     @property
     def sandbox(self) -> Sandbox:
@@ -89,13 +107,13 @@ class Context:
     def reader(self, release_id: int) -> StudyReader:
         """Encoder, DASTs and heads of a release, loaded once."""
         if release_id not in self._readers:
-            self._keep(self._readers, release_id, self._release(release_id).load_reader(self.rules.device))
+            self._keep(self._readers, release_id, self.release(release_id).load_reader(self.rules.device))
         return self._readers[release_id]
 
     def writer(self, release_id: int) -> ReportWriter:
         """DVAF, projection and language model of a release, loaded once."""
         if release_id not in self._writers:
-            self._keep(self._writers, release_id, self._release(release_id).load_writer(self.rules.device))
+            self._keep(self._writers, release_id, self.release(release_id).load_writer(self.rules.device))
         return self._writers[release_id]
 
     def manifest(self, release_id: int) -> Manifest:
@@ -108,7 +126,8 @@ class Context:
             self._manifests[release_id] = Manifest.from_json(json.dumps(record.manifest))
         return self._manifests[release_id]
 
-    def _release(self, release_id: int) -> Release:
+    def release(self, release_id: int) -> Release:
+        """A release opened from the content store; its parts are downloaded once."""
         from models.release import open_release
 
         _share_cores()
