@@ -1,4 +1,4 @@
-"""The user's cache folder, and compiled Python kept there where nothing else keeps it."""
+"""The user's cache folder: built kernels, and compiled Python where nothing else keeps it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from models.kernels import keep_kernels_in
+
 
 def cache_folder() -> Path:
     """Where built programs and compiled modules are kept, for all data folders of this user."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "nightread"
+
+
+def keep_kernels() -> None:
+    """Make this process keep the compiled kernels of the networks in the user's cache folder."""
+    keep_kernels_in(cache_folder() / "kernels")
 
 
 def bytecode_folder() -> Path | None:

@@ -125,12 +125,13 @@ def _release(site: Settings) -> Iterator[Check]:
 def _computation(site: Settings) -> Iterator[Check]:
     import torch
 
-    from models.selective_scan import available_forms
+    from models.selective_scan import available_forms, cache_folder
 
     found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, the CPU computes"
     wrong = site.model.device == "cuda" and not torch.cuda.is_available()
     yield Check(mark="wrong" if wrong else "ok", what="device", finding=found)
     for name, reason in available_forms().items():
+        available = f"available, kept in {cache_folder()}" if name == "compiled" else "available"
         yield Check(
-            mark="note" if reason else "ok", what=f"selective scan: {name}", finding=reason or "available"
+            mark="note" if reason else "ok", what=f"selective scan: {name}", finding=reason or available
         )

@@ -9,6 +9,7 @@ from db.engine import make_engine
 from db.objects import ObjectStore
 from db.studies import QuietPeriods
 from models.pathologies import PATHOLOGIES, Pathology
+from orchestration.cache import keep_kernels
 from orchestration.settings import Settings, SettingsError, load
 from workers.context import Context, SiteRules
 
@@ -39,9 +40,13 @@ def site_rules(site: Settings) -> SiteRules:
 
 
 def make_context(site: Settings) -> Context:
-    """Everything a stage needs, from these settings; rings the real bell."""
+    """Everything a stage needs, from these settings; rings the real bell.
+
+    The process's networks find their compiled kernels from now on, too.
+    """
     from orchestration.app import ring
 
+    keep_kernels()
     assert site.database.url is not None
     return Context(
         engine=make_engine(site.database.url.get_secret_value(), application=f"nightread-{os.getpid()}"),

@@ -58,7 +58,8 @@ def available_forms() -> dict[str, str | None]:
 def set_cache_folder(folder: Path) -> None:
     """Keep the compiled kernels in another folder than ``~/.cache/nightread/kernels``.
 
-    ``models`` reads no environment, so whoever knows of XDG_CACHE_HOME or the like says so here.
+    For a process that has scanned already; before that :func:`models.kernels.keep_kernels_in` does, which
+    loads nothing.
     """
     native.set_cache_folder(folder)
     compiled.why_unavailable.cache_clear()

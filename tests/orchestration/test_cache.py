@@ -1,13 +1,16 @@
-"""orchestration/cache.py: compiled modules are kept where nothing else keeps them, never beside a source."""
+"""orchestration/cache.py: built kernels and compiled modules lie in the user's cache folder."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from models import kernels
 from orchestration import cache
+from orchestration.cli import main
 
 
 @pytest.fixture
@@ -50,3 +53,20 @@ def test_nothing_changes_where_the_cache_cannot_be_written(
 ) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     assert cache.bytecode_environment() == {}
+
+
+def test_a_command_keeps_the_kernels_in_the_users_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "_folder", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert kernels.kernel_folder() == tmp_path / ".cache" / "nightread" / "kernels"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    main(["worklist", "--help"])
+    assert kernels.kernel_folder() == tmp_path / "cache" / "nightread" / "kernels"
+
+
+def test_naming_the_folder_loads_no_torch() -> None:
+    code = "import sys, orchestration.cache as c; c.keep_kernels(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

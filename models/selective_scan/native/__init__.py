@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from models.kernels import keep_kernels_in, kernel_folder
+
 _SOURCES = Path(__file__).parent
 _FLAGS = (
     "-O3",
@@ -33,8 +35,6 @@ _FLAGS = (
 )
 _BUILD_TIMEOUT_S = 300
 
-_cache_folder: Path | None = None
-
 
 class KernelUnavailable(RuntimeError):
     """The compiled kernels cannot be built or loaded here; the message says why."""
@@ -42,14 +42,13 @@ class KernelUnavailable(RuntimeError):
 
 def set_cache_folder(folder: Path) -> None:
     """Keep built kernels in another folder; called through the package, which forgets its verdict too."""
-    global _cache_folder
-    _cache_folder = folder
+    keep_kernels_in(folder)
     library.cache_clear()
 
 
 def cache_folder() -> Path:
     """Where built kernels are kept."""
-    return _cache_folder or Path.home() / ".cache" / "nightread" / "kernels"
+    return kernel_folder()
 
 
 def _processor() -> str:
