@@ -81,9 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         sys.stdout.write(f"nightread {version('nightread')}\n")
         return 0
-    from orchestration.cache import keep_bytecode
+    from orchestration.cache import keep_bytecode, keep_kernels
 
     keep_bytecode()
+    keep_kernels()
     from orchestration.cli._common import run
 
     return run(arguments)
