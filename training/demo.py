@@ -59,16 +59,14 @@ class Scale:
 
 
 SCALES: Mapping[str, Scale] = {
-    # Planned from measured rates of two idle cores, not yet run whole: drawing 8 min, text encoder 3,
-    # language model 20, stage 1 (160 px, 64 images a step) 30, features 3, stage 2 17, evaluation 4.
     "full": Scale(
         plan="phantom",
         image_size=160,
         studies=12000,
         text_steps=600,
-        language_steps=1500,
-        stage1_steps=1400,
-        stage2_steps=1300,
+        language_steps=1400,
+        stage1_steps=7000,
+        stage2_steps=1200,
         test_studies=500,
     ),
     "tiny": Scale(
@@ -122,17 +120,22 @@ def train_demo(
     work, release = out / "stages", out / "release"
     plan = plan_named(scale.plan)
     plan = replace(plan, recipe=replace(plan.recipe, image_size=scale.image_size))
+    clock = work / "seconds.json"
     seconds: dict[str, float] = {}
+    if resume and clock.is_file():
+        seconds = json.loads(clock.read_text(encoding="utf-8"))
     started = time.monotonic()
 
     def phase(name: str) -> Tell | None:
         nonlocal started
-        now = time.monotonic()
-        seconds[name], started = 0.0, now
+        started = time.monotonic()
         return None if tell is None else tell(name)
 
     def done(name: str) -> None:
-        seconds[name] = round(time.monotonic() - started, 1)
+        # A resumed run adds to what the runs before it took; only a phase that was cut off loses its part.
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 1)
+        work.mkdir(parents=True, exist_ok=True)
+        clock.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
 
     items = read_dataset("phantom", f"{seed}:{scale.studies}").items
     train, validation = ([item for item in items if item.split == s] for s in ("train", "val"))
@@ -140,7 +143,12 @@ def train_demo(
     texts = [item.report for item in train]
 
     if not (release / "tokenizer" / "tokenizer.json").is_file():
-        train_tokenizer(texts, plan.recipe.vocabulary_size, release / "tokenizer")
+        train_tokenizer(
+            texts,
+            plan.recipe.vocabulary_size,
+            release / "tokenizer",
+            prompt_version=plan.recipe.prompt_version,
+        )
     prompts = PromptWriter.from_file(
         release / "tokenizer" / "tokenizer.json",
         version=plan.recipe.prompt_version,
@@ -159,20 +167,6 @@ def train_demo(
         tell=told,
     )
     done("text encoder")
-    told = phase("language model")
-    language_model, _ = pretrain_language_model(
-        plan,
-        prompts,
-        train,
-        validation,
-        work / "language_model",
-        steps=scale.language_steps,
-        seed=seed,
-        resume=resume,
-        tell=told,
-    )
-    done("language model")
-
     told = phase("drawing")
     encoder = (
         load_text_encoder(bert, plan.recipe.text_pooling),
@@ -194,6 +188,20 @@ def train_demo(
         tell=told,
     )
     done("stage 1")
+    told = phase("language model")
+    language_model, _ = pretrain_language_model(
+        plan,
+        prompts,
+        train,
+        validation,
+        work / "language_model",
+        steps=scale.language_steps,
+        seed=seed,
+        resume=resume,
+        tell=told,
+    )
+    done("language model")
+
     told = phase("features")
     cache = work / "features"
     features = compute_features(stage1.network, plan, seen, folder=cache, tell=told)

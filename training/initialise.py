@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,6 @@ from models.dvaf import VisualPrefix
 from models.errors import WeightsMismatch
 from models.language_model import language_model_config
 from models.manifest import Manifest, ReleaseError
-from models.prompt import PROMPTS
 from models.reader import normalise
 from models.release import MANIFEST_FILE, file_digest, seal
 from models.text_encoder import load_text_encoder
@@ -33,8 +32,6 @@ from training.sources import local_folder
 from training.vocabulary import copy_tokenizer, train_tokenizer
 
 PROBES = 24
-PROMPT_REPEATS = 20
-"""How often the prompt's own words are shown to the tokenizer, so that it need not spell them."""
 
 
 def initialise_release(
@@ -93,8 +90,9 @@ def initialise_release(
         if given_language_model is None:
             _write_language_model(recipe, out / "language_model")
     if given_language_model is None:
-        words = astuple(PROMPTS[recipe.prompt_version])
-        train_tokenizer([*texts, *words * PROMPT_REPEATS], recipe.vocabulary_size, out / "tokenizer")
+        train_tokenizer(
+            texts, recipe.vocabulary_size, out / "tokenizer", prompt_version=recipe.prompt_version
+        )
     else:
         _copy_language_model(given_language_model, out / "language_model")
         copy_tokenizer(given_language_model, out / "tokenizer")

@@ -43,8 +43,10 @@ class Stage1Plan:
     average: float = 0.0
     """See ``LoopOptions.average``."""
     auxiliary_weight: float = 0.0
-    """Weight of a linear head on the mean patch token, in training alone. Not in the paper: from random
-    weights it carries the encoder over a plateau that the disease tokens alone sit on for epochs."""
+    """Weight of a linear head on mean and maximum of the patch tokens, in training alone. Not in the paper:
+    from random weights it carries the encoder over a plateau that the disease tokens alone sit on for
+    epochs. Measured on phantoms after 200 steps of 32 images: macro AUROC of the disease tokens 0.636, and
+    0.482 where the head sees the mean alone."""
     contrastive_weight: float = 1.0
     """1 is Eq. 4. Without reports there is nothing to align with and the term is left out."""
     evaluate_flipped: bool = False
@@ -61,6 +63,8 @@ class Stage2Plan:
     accumulate: int = 1
     average: float = 0.0
     validate_every: int = 0
+    validate_studies: int = 0
+    """How many validation studies are read each time; 0 for all."""
     drop_exemplar: float = 0.0
     """Share of training prompts without an exemplar. Not in the paper."""
     keep_sections: bool = True
@@ -164,8 +168,16 @@ def drawn() -> Plan:
         # A BERT that has only guessed words keeps nothing in [CLS]: measured, its features were all but equal
         # and the contrastive loss stayed at log B. The mean over tokens differs between reports.
         recipe=replace(phantom(), max_new_tokens=192, exemplar_max_tokens=160, text_pooling="mean"),
-        stage1=Stage1Plan(augmentation=_DRAWN, auxiliary_weight=1.0, average=0.998, validate_every=200),
-        stage2=Stage2Plan(average=0.99, validate_every=200),
+        # At weight 1 the contrastive gradient is five times that of the labels, and macro AUROC after 300
+        # steps was 0.69 with it and 0.73 without: from random weights the labels must lead.
+        stage1=Stage1Plan(
+            augmentation=_DRAWN,
+            auxiliary_weight=1.0,
+            contrastive_weight=0.25,
+            average=0.998,
+            validate_every=700,
+        ),
+        stage2=Stage2Plan(average=0.99, validate_every=200, validate_studies=256),
     )
 
 

@@ -247,10 +247,10 @@ def phantom() -> Recipe:
         "architectures": ["Phi3ForCausalLM"],
         "model_type": "phi3",
         "hidden_size": hidden_size,
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "intermediate_size": 768,
+        "intermediate_size": 512,
         "vocab_size": 2048,
         "max_position_embeddings": 1024,
         "original_max_position_embeddings": 1024,
@@ -270,7 +270,9 @@ def phantom() -> Recipe:
         text_encoder=text_encoder,
         language_model=language_model,
         vocabulary_size=2048,
-        stage1=Optimisation(batch_size=64, epochs=20, learning_rate=2e-3, warmup_steps=100),
+        # Small batches: after 6,400 images macro AUROC was 0.77 in batches of 16 at 1e-3, 0.64 in batches
+        # of 32 at 2e-3.
+        stage1=Optimisation(batch_size=16, epochs=20, learning_rate=1e-3, warmup_steps=100),
         stage2=Optimisation(batch_size=16, epochs=5, learning_rate=1e-3, warmup_steps=50),
         max_new_tokens=48,
     )

@@ -144,7 +144,7 @@ class Stage1Task:
         self.network = network.to(device)
         self.auxiliary: nn.Linear | None = None
         if plan.stage1.auxiliary_weight:
-            self.auxiliary = nn.Linear(network.encoder.feature_size, K).to(device)
+            self.auxiliary = nn.Linear(2 * network.encoder.feature_size, K).to(device)
         self.size = len(train.items)
         self._plan, self._train, self._validation, self._device = plan, train, validation, device
         self._uses_text = (
@@ -183,7 +183,7 @@ class Stage1Task:
                 total = total + plan.contrastive_weight * contrastive
                 parts["contrastive"] = float(contrastive.detach())
         if self.auxiliary is not None:
-            auxiliary = masked_classification_loss(self.auxiliary(mean_token.float()), targets)
+            auxiliary = masked_classification_loss(self.auxiliary(pooled(patch_tokens)), targets)
             total = total + plan.auxiliary_weight * auxiliary
             parts["auxiliary"] = float(auxiliary.detach())
         return StepLoss(total=total, parts=parts)
@@ -235,6 +235,12 @@ class Stage1Task:
     def _autocast(self) -> torch.autocast:
         on = self._plan.stage1.bf16 and self._device.type == "cuda"
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on)
+
+
+def pooled(patch_tokens: Tensor) -> Tensor:
+    """Mean and maximum over the patches, ``(B, 2 D)``; the maximum keeps what a single patch shows."""
+    tokens = patch_tokens.float()
+    return torch.cat([tokens.mean(dim=1), tokens.amax(dim=1)], dim=1)
 
 
 def masked_classification_loss(logits: Tensor, targets: Tensor) -> Tensor:

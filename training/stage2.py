@@ -128,6 +128,7 @@ class Stage2Task:
             return {}
         self.network.eval()
         total, count = 0.0, len(self._validation.prompts)
+        count = min(count, self._plan.stage2.validate_studies or count)
         for start in range(0, count, _VALIDATION_BATCH):
             places = np.arange(start, min(start + _VALIDATION_BATCH, count))
             total += float(self._loss(self._validation, places, [False] * len(places))) * len(places)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import astuple
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from models.manifest import ReleaseError
-from models.prompt import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END
+from models.prompt import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END, PROMPTS
 
 # How Phi-4's tokenizer cuts text into words before it merges bytes.
 _WORDS = (
@@ -18,14 +20,21 @@ _WORDS = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+PROMPT_REPEATS = 20
+"""How often the prompt's own words are shown to the tokenizer, so that it need not spell them."""
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int, folder: Path) -> None:
+
+def train_tokenizer(
+    texts: Iterable[str], vocabulary_size: int, folder: Path, *, prompt_version: str | None = None
+) -> None:
     """Learn a byte-level BPE with Phi-4's control tokens and chat template; any text survives it.
 
     Args:
         texts: What it learns from. Few texts give fewer tokens than asked for.
         vocabulary_size: Most tokens, the 256 bytes and the control tokens included.
         folder: Where ``tokenizer.json`` and ``tokenizer_config.json`` go.
+        prompt_version: Whose words it learns too. Measured: without them the fixed part of a prompt takes
+            192 tokens instead of 95, and every step of a language model is longer by them.
 
     Raises:
         ValueError: If the size has no room for the bytes and control tokens.
@@ -47,7 +56,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int, folder: Path) ->
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    fixed = () if prompt_version is None else astuple(PROMPTS[prompt_version]) * PROMPT_REPEATS
+    tokenizer.train_from_iterator(chain(texts, fixed), trainer)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     settings = {
