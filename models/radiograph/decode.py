@@ -176,9 +176,10 @@ def _native(opened: OpenedFile, pixels: PixelAttributes) -> Frame:
 def _joined_fragments(opened: OpenedFile, notes: list[str]) -> memoryview:
     """The frame's bytes: all fragments after the offset table, which one frame may be split into."""
     reader = opened.dataset.reader
-    places = list(reader.fragments(opened.dataset.elements[PIXEL_DATA].start))[1:]
+    table, *places = list(reader.fragments(opened.dataset.elements[PIXEL_DATA].start)) or [(0, 0)]
     if not places:
-        raise Refused("no_pixel_data", tags=(PIXEL_DATA,))
+        # A frame in the place of the offset table is a frame that nobody can tell from one.
+        raise Refused("decode_failed" if table[1] else "no_pixel_data", tags=(PIXEL_DATA,))
     end = sum(places[-1])
     if bytes(reader.buffer[end : end + 4]) != b"\xfe\xff\xdd\xe0":
         notes.append("pixel_data_unterminated")

@@ -70,7 +70,7 @@ class GreyAttributes:
     modality_lut: LookUpTable | None
     voi: LookUpTable | Window | None
     padding: tuple[int, int] | None
-    """Lowest and highest stored value that is padding."""
+    """Lowest and highest sample that is padding; either may lie beyond Bits Stored."""
     is_inverted: bool
     notes: tuple[str, ...]
 
@@ -79,10 +79,13 @@ def grey_attributes(dataset: DataSet, pixels: PixelAttributes) -> GreyAttributes
     """Read the grey-level attributes of an image."""
     notes: list[str] = []
     slope, intercept = _rescale(dataset, notes)
-    modality_lut = _table(dataset, MODALITY_LUT, "modality_lut_ignored", pixels.is_signed, notes)
-    # The input of a VOI LUT is the output of the modality transformation: signed if that can be negative.
-    voi_is_signed = (pixels.is_signed or intercept < 0) and modality_lut is None
-    voi: LookUpTable | Window | None = _table(dataset, VOI_LUT, "voi_lut_ignored", voi_is_signed, notes)
+    ends = stored_range(pixels)
+    modality_lut = _table(dataset, MODALITY_LUT, "modality_lut_ignored", ends, notes)
+    # The input of a VOI LUT is the output of the modality transformation.
+    low, high = sorted(int(slope * end + intercept) for end in ends)
+    if modality_lut is not None:
+        low, high = 0, (1 << modality_lut.bits) - 1
+    voi: LookUpTable | Window | None = _table(dataset, VOI_LUT, "voi_lut_ignored", (low, high), notes)
     if voi is None:
         voi = _window(dataset, notes)
     return GreyAttributes(
@@ -97,14 +100,19 @@ def grey_attributes(dataset: DataSet, pixels: PixelAttributes) -> GreyAttributes
 
 
 def _rescale(dataset: DataSet, notes: list[str]) -> tuple[Fraction, Fraction]:
-    slope, intercept = dataset.decimal(RESCALE_SLOPE), dataset.decimal(RESCALE_INTERCEPT)
-    if (RESCALE_SLOPE in dataset and not slope) or (RESCALE_INTERCEPT in dataset and intercept is None):
-        notes.append("rescale_incomplete")
+    if RESCALE_SLOPE not in dataset and RESCALE_INTERCEPT not in dataset:
         return Fraction(1), Fraction(0)
+    slope, intercept = dataset.decimal(RESCALE_SLOPE), dataset.decimal(RESCALE_INTERCEPT)
+    if not slope or intercept is None:
+        # PS3.3 C.11.1 wants both or neither. Where one is unusable, the window was still made for the other.
+        notes.append("rescale_incomplete")
     return slope or Fraction(1), intercept or Fraction(0)
 
 
-def _table(dataset: DataSet, tag: int, note: str, is_signed: bool, notes: list[str]) -> LookUpTable | None:
+def _table(
+    dataset: DataSet, tag: int, note: str, inputs: tuple[int, int], notes: list[str]
+) -> LookUpTable | None:
+    """The first LUT of a sequence; ``inputs`` are the lowest and highest values that it may be given."""
     if tag not in dataset:
         return None
     for item in dataset.items(tag)[:1]:
@@ -114,21 +122,35 @@ def _table(dataset: DataSet, tag: int, note: str, is_signed: bool, notes: list[s
             break
         count, first, bits = (value & 0xFFFF for value in descriptor)
         count = count or 65536  # PS3.3 C.11.1.1.1: zero stands for 2**16
-        if first >= 0x8000 and (is_signed or descriptor[1] < 0):
+        # Whether it is signed follows from the inputs: writers mix US and SS, and implicit VR has neither.
+        if first >= 0x8000 and (descriptor[1] < 0 or inputs[0] < 0) and first > inputs[1]:
             first -= 0x10000
-        if not 8 <= bits <= 16:
+        entries = _entries(item, raw, count, bits)
+        if not 8 <= bits <= 16 or entries is None:
             break
-        entries: NDArray[np.unsignedinteger]
-        if len(raw) >= 2 * count:
-            entries = np.frombuffer(raw, "<u2" if item.encoding.little else ">u2", count)
-        elif bits == 8 and len(raw) >= count:
-            entries = np.frombuffer(raw, np.uint8, count)
-        else:
-            break
-        return LookUpTable(first=first, bits=bits, entries=entries.astype(np.int64) & ((1 << bits) - 1))
+        if tag == VOI_LUT:
+            # Descriptors of 16 bits over entries of 12 occur, and would leave the picture all but black. A
+            # table that stops below a half of its range may mean it; none stops below a quarter.
+            used = max(8, int(entries.max()).bit_length())
+            if not used <= bits <= used + 1:
+                notes.append("voi_lut_depth_differs")
+                bits = used
+        return LookUpTable(first=first, bits=bits, entries=entries)
     if dataset.value(tag) or dataset.items(tag):
         notes.append(note)
     return None
+
+
+def _entries(item: DataSet, raw: bytes, count: int, bits: int) -> Integers | None:
+    """LUT Data, 16 bits each or 8-bit entries packed two to a word; ``None`` if there are too few."""
+    order = "<" if item.encoding.little else ">"
+    if len(raw) >= 2 * count:
+        return np.frombuffer(raw, f"{order}u2", count).astype(np.int64)
+    if bits != 8 or len(raw) < count:
+        return None
+    if order == ">" and item.elements[LUT_DATA].vr == b"OW":  # PS3.5 A.3: swapped as words
+        raw = np.frombuffer(raw[: len(raw) & ~1], ">u2").astype("<u2").tobytes()
+    return np.frombuffer(raw, np.uint8, count).astype(np.int64)
 
 
 def _window(dataset: DataSet, notes: list[str]) -> Window | None:
@@ -153,13 +175,14 @@ def _padding(dataset: DataSet, pixels: PixelAttributes) -> tuple[int, int] | Non
     values = [dataset.integer(tag, signed=pixels.is_signed) for tag in (PADDING_VALUE, PADDING_LIMIT)]
     if values[0] is None:
         return None
-    stored = [_stored(value, pixels.bits_stored, pixels.is_signed) for value in values if value is not None]
-    return min(stored), max(stored)
+    # As wide as a sample, of its sign, whichever of US and SS the value was written with.
+    found = [_signed(value, pixels.bits_allocated, pixels) for value in values if value is not None]
+    return min(found), max(found)
 
 
-def _stored(value: int, bits: int, is_signed: bool) -> int:
+def _signed(value: int, bits: int, pixels: PixelAttributes) -> int:
     value &= (1 << bits) - 1
-    return value - (1 << bits) if is_signed and value >> (bits - 1) else value
+    return value - (1 << bits) if pixels.is_signed and value >> (bits - 1) else value
 
 
 def _is_inverted(dataset: DataSet, pixels: PixelAttributes, notes: list[str]) -> bool:
@@ -181,6 +204,8 @@ class Codes:
     """In ascending order."""
     stored: Integers
     """Stored value of each."""
+    samples: Integers
+    """The same with the bits that are not stored: what padding beyond Bits Stored is told by."""
     counts: Integers | None
     """Pixels that have it; ``None`` where nothing asked for counting."""
     possible: int
@@ -209,13 +234,17 @@ def codes_of(frame: Frame, pixels: PixelAttributes, *, must_count: bool) -> Code
     if pixels.is_signed:
         stored -= (stored >> (frame.bits - 1)) << frame.bits
     if frame.clips:
-        stored = np.clip(stored, *_stored_range(pixels))
+        stored = np.clip(stored, *stored_range(pixels))
     is_clean = (stored << frame.shift) & (possible - 1) == codes
     excess = 0 if counts is None else int(counts[~is_clean].sum())
-    return Codes(codes=codes, stored=stored, counts=counts, possible=possible, excess=excess)
+    samples = codes >> frame.shift
+    if pixels.is_signed:
+        samples = samples - ((codes >= possible >> 1) * possible >> frame.shift)
+    return Codes(codes=codes, stored=stored, samples=samples, counts=counts, possible=possible, excess=excess)
 
 
-def _stored_range(pixels: PixelAttributes) -> tuple[int, int]:
+def stored_range(pixels: PixelAttributes) -> tuple[int, int]:
+    """Lowest and highest stored value that Bits Stored allow."""
     lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
     return lowest, lowest + (1 << pixels.bits_stored) - 1
 
@@ -251,7 +280,8 @@ def grey_table(
     """
     is_padding = np.zeros(codes.stored.size, bool)
     if grey.padding is not None:
-        is_padding = (codes.stored >= grey.padding[0]) & (codes.stored <= grey.padding[1])
+        for values in (codes.stored, codes.samples):
+            is_padding |= (values >= grey.padding[0]) & (values <= grey.padding[1])
         if is_padding.any():
             notes.append("padding_excluded")
     if grey.modality_lut is not None:
@@ -281,7 +311,7 @@ def grey_table(
     # The middle itself (127.5) has no whole value. It goes to the side on which the stored value lies
     # of its own middle, which inverted values change with it.
     distance = np.where(
-        distance == 0, np.where(2 * codes.stored > sum(_stored_range(pixels)), 1, -1), distance
+        distance == 0, np.where(2 * codes.stored > sum(stored_range(pixels)), 1, -1), distance
     )
     if grey.is_inverted:
         distance = -distance
@@ -329,7 +359,7 @@ def _ramp(
     intercept = Fraction(0) if grey.modality_lut is not None else grey.intercept
     if pixels.bits_stored <= 8 and grey.modality_lut is None:
         notes.append("full_range")
-        ends = _stored_range(pixels)
+        ends = stored_range(pixels)
     else:
         notes.append("percentile_window")
         assert codes.counts is not None

@@ -14,6 +14,7 @@ from models.radiograph.reasons import Refused
 from models.radiograph.rendering import render_buffer
 from tests.dicom_cases.odd import Changes
 from tests.dicom_cases.radiographs import Storage, drawn_chest, file_of
+from tests.dicom_cases.writer import EXPLICIT_BIG
 
 WINDOW = (0x00281050, 0x00281051)
 
@@ -268,3 +269,88 @@ def test_a_blank_exposure_with_a_marker_is_refused() -> None:
 def test_an_image_that_is_all_padding_is_refused() -> None:
     with pytest.raises(Refused, match="flat_image"):
         shown(np.full((200, 200), 7), {0x00280120: ("US", 7)})
+
+
+def test_padding_beyond_bits_stored_is_told_by_the_whole_sample() -> None:
+    """PS3.3 C.7.5.1.1.2: it may lie outside the stored bits; here the stored part alone means white."""
+    values = drawn_chest(1).astype(np.int64) * 16
+    values[:40], values[40:80] = 0xF000, 0
+    changes: Changes = {0x00280120: ("US", 0xF000), 0x00280004: ("CS", "MONOCHROME1"), **WINDOWED}
+    grey = shown(values, changes)
+    assert grey[:40].max() == 0
+    assert grey[40:80].min() == 255
+
+
+@pytest.mark.parametrize("vr", ["SS", "US"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_signed_padding_is_found_whichever_representation_it_was_written_with(vr: str, bits: int) -> None:
+    values = drawn_chest(1).astype(np.int64)
+    values[:40] = -2000
+    changes: Changes = {0x00280120: (vr, -2000 if vr == "SS" else 0x10000 - 2000)}
+    grey = shown(values, changes, Storage(bits=bits, is_signed=True))
+    assert grey[:40].max() == 0
+    assert grey[40:].max() == 255
+
+
+@pytest.mark.parametrize(
+    ("changes", "slope", "intercept"),
+    [
+        ({0x00281053: ("DS", "")}, 1, 0),
+        ({0x00281053: ("DS", ""), 0x00281052: ("DS", "-500")}, 1, -500),
+        ({0x00281053: ("DS", "0"), 0x00281052: ("DS", "-500")}, 1, -500),
+        ({0x00281053: ("DS", "0.5"), 0x00281052: ("DS", "")}, 0.5, 0),
+        ({0x00281053: ("DS", "0.5")}, 0.5, 0),
+        ({0x00281052: ("DS", "-500")}, 1, -500),
+    ],
+)
+def test_half_a_rescale_counts_and_is_noted(changes: Changes, slope: float, intercept: int) -> None:
+    window: Changes = {WINDOW[0]: ("DS", "800"), WINDOW[1]: ("DS", "1200")}
+    whole: Changes = {0x00281053: ("DS", f"{slope}"), 0x00281052: ("DS", f"{intercept}")}
+    rendered = render_buffer(file_of(ramp(), Storage(bits=12), window | changes))
+    assert "rescale_incomplete" in rendered.notes
+    np.testing.assert_array_equal(rendered.preview, shown(ramp(), window | whole))
+
+
+def test_a_voi_lut_that_announces_16_bits_and_uses_12_is_not_shown_black() -> None:
+    rendered = render_buffer(file_of(ramp(), Storage(bits=12), {0x00283010: lut(0, 16, CURVE)}))
+    assert "voi_lut_depth_differs" in rendered.notes
+    np.testing.assert_array_equal(rendered.preview, shown(ramp(), {0x00283010: lut(0, 12, CURVE)}))
+
+
+def test_a_voi_lut_that_announces_8_bits_and_uses_12_is_not_cut() -> None:
+    rendered = render_buffer(file_of(ramp(), Storage(bits=12), {0x00283010: lut(0, 8, CURVE)}))
+    assert "voi_lut_depth_differs" in rendered.notes
+    np.testing.assert_array_equal(rendered.preview, shown(ramp(), {0x00283010: lut(0, 12, CURVE)}))
+
+
+def test_a_voi_lut_that_stays_below_half_of_its_range_is_believed() -> None:
+    dim = CURVE // 2
+    rendered = render_buffer(file_of(ramp(), Storage(bits=12), {0x00283010: lut(0, 12, dim)}))
+    assert "voi_lut_depth_differs" not in rendered.notes
+    assert rendered.preview.max() == 127
+
+
+@pytest.mark.parametrize("vr", ["US", "SS"])
+def test_the_first_input_of_a_lut_is_signed_where_its_inputs_are(vr: str) -> None:
+    """PS3.3 C.11.1.1.1: US or SS, and writers take the wrong one; the same 16 bits mean -2048."""
+    first = -2048 if vr == "SS" else 0x10000 - 2048
+    item = {0x00283002: (vr, [4096, first, 12]), 0x00283006: ("US", CURVE.tolist())}
+    grey = shown(ramp(-2048, 2047), {0x00283010: ("SQ", [item])}, Storage(bits=12, is_signed=True))
+    np.testing.assert_array_equal(grey, shown(ramp(), {0x00283010: lut(0, 12, CURVE)}))
+
+
+def test_a_high_first_input_is_unsigned_where_its_inputs_are() -> None:
+    entries = np.linspace(0, 4095, 4096).astype(np.int64)
+    values = np.arange(65536).reshape(256, 256)
+    grey = shown(values, {0x00283010: lut(60000, 12, entries)}, Storage(bits=16)).ravel()
+    assert grey[:60001].max() == 0
+    assert grey[-1] == 255
+
+
+def test_a_packed_lut_is_swapped_as_words_in_big_endian() -> None:
+    """PS3.5 A.3: OW is swapped in words, so the two entries of each word change places."""
+    entries = np.arange(255, -1, -1, dtype=np.uint8)
+    packed = {0x00283002: ("US", [256, 0, 8]), 0x00283006: ("OW", entries.reshape(-1, 2)[:, ::-1].tobytes())}
+    values = np.arange(4096).reshape(64, 64) % 256
+    storage = Storage(bits=12, syntax=EXPLICIT_BIG)
+    np.testing.assert_array_equal(shown(values, {0x00283010: ("SQ", [packed])}, storage), 255 - values)

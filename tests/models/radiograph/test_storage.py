@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import islice
 
 import numpy as np
@@ -127,6 +128,21 @@ def test_a_frame_may_be_split_into_fragments() -> None:
     pieces = [frame[start : start + 1000] for start in range(0, len(frame), 1000)]
     split = part10(encode(head) + encapsulated(*pieces), uid)
     np.testing.assert_array_equal(render_buffer(split).image, fit_square(picture, 224))
+
+
+def test_a_frame_in_the_place_of_the_offset_table_is_not_taken_for_a_missing_one() -> None:
+    from tests.dicom_cases.radiographs import header
+    from tests.dicom_cases.writer import UNDEFINED, element, encode, part10
+
+    uid = "1.2.840.10008.1.2.4.70"
+    frame = ENCODERS[uid].encode(drawn_chest(6).astype(np.int64), 8, False)
+    frame += b"\0" * (len(frame) % 2)
+    head = encode(header(260, 224, {0x00280100: ("US", 8), 0x00280101: ("US", 8), 0x00280102: ("US", 7)}))
+    item, end = struct.pack("<HHI", 0xFFFE, 0xE000, len(frame)), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    for content, code in ((item + frame, "decode_failed"), (b"", "no_pixel_data")):
+        file = part10(head + element(0x7FE00010, "OB", content + end, length=UNDEFINED), uid)
+        with pytest.raises(Refused, match=code):
+            render_buffer(file)
 
 
 @pytest.mark.parametrize("shape", [(2000, 1500), (1841, 1955), (1023, 1025), (700, 701)])
