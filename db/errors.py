@@ -35,6 +35,14 @@ class NoActiveRelease(StoreError):
     """Nothing can be read without a release; run `nightread release init --recipe phantom` or promote one."""
 
 
+class IndexVersionNotUsable(StoreError):
+    """An index version cannot be activated, verified or dropped; the message says why and what to do."""
+
+
+class NothingToRollBack(StoreError):
+    """No switch is left that could be undone; `nightread release list` shows what is active."""
+
+
 class JobNotFound(StoreError):
     """No job has this number; `nightread job list` shows the known ones."""
 

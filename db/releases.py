@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from db.errors import NoActiveRelease, ReleaseNotFound
-from db.tables import ActiveReleaseRecord, ExemplarIndexRecord, ReleaseRecord
+from db.errors import IndexVersionNotUsable, NoActiveRelease, NothingToRollBack, ReleaseNotFound
+from db.tables import ActiveReleaseRecord, ExemplarIndexRecord, ReleaseRecord, ReleaseSwitchRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +66,22 @@ def find(session: Session, name_or_digest: str) -> ReleaseRecord:
     return found
 
 
-def active(session: Session) -> ActivePair:
+def active(session: Session, *, held: bool = False) -> ActivePair:
     """The active pair.
+
+    Args:
+        held: Let nobody switch until this transaction is over. What pins the pair is then committed before
+            a switch, so that whoever looks after the switch for what the old pair made finds all of it.
 
     Raises:
         NoActiveRelease: If no release was ever made active.
     """
-    row = session.execute(
-        select(ReleaseRecord, ActiveReleaseRecord.index_version).join(
-            ActiveReleaseRecord, ActiveReleaseRecord.release_id == ReleaseRecord.id
-        )
-    ).one_or_none()
+    query = select(ReleaseRecord, ActiveReleaseRecord.index_version).join(
+        ActiveReleaseRecord, ActiveReleaseRecord.release_id == ReleaseRecord.id
+    )
+    if held:
+        query = query.with_for_update(read=True, of=ActiveReleaseRecord)
+    row = session.execute(query).one_or_none()
     if row is None:
         raise NoActiveRelease(
             "no release is active; run `nightread release init --recipe phantom`, or promote one"
@@ -94,8 +99,107 @@ def pair_of(session: Session, name_or_digest: str) -> ActivePair:
     return ActivePair(release=release, index_version=newest_index(session, release.encoder_digest))
 
 
-def switch(session: Session, release_id: int, index_version: int | None) -> None:
-    """Make a pair active, in one row and so at one moment. Readings under way keep theirs."""
+def switch(
+    session: Session,
+    release_id: int,
+    index_version: int | None,
+    *,
+    cause: str = "first",
+    requested_by: str = "nightread",
+) -> None:
+    """Make a pair active, in one row and so at one moment. Readings under way keep theirs.
+
+    The switch is kept in ``release_switch`` for ``roll_back``; switching to what is active does nothing.
+
+    Raises:
+        IndexVersionNotUsable: If the version is not ready, or made by an encoder that the release lacks.
+    """
+    release = session.get_one(ReleaseRecord, release_id)
+    if index_version is not None:
+        _check_usable(session, release, index_version)
+    before = _lock_active(session)
+    if before is not None and (before.release_id, before.index_version) == (release_id, index_version):
+        return
+    previous = (None, None) if before is None else (before.release_id, before.index_version)
+    _set_active(session, release_id, index_version)
+    session.execute(
+        insert(ReleaseSwitchRecord).values(
+            release_id=release_id,
+            index_version=index_version,
+            previous_release_id=previous[0],
+            previous_index_version=previous[1],
+            cause=cause,
+            requested_by=requested_by,
+        )
+    )
+
+
+def roll_back(session: Session, *, requested_by: str) -> ActivePair:
+    """Undo the last switch that is not undone: the pair that was active before it is active again.
+
+    Raises:
+        NothingToRollBack: If there is none, or nothing was active before it.
+        IndexVersionNotUsable: If the index version of then was dropped.
+    """
+    _lock_active(session)
+    last = session.scalars(
+        select(ReleaseSwitchRecord)
+        .where(ReleaseSwitchRecord.undone_at.is_(None))
+        .order_by(ReleaseSwitchRecord.id.desc())
+        .limit(1)
+        .with_for_update()
+    ).one_or_none()
+    if last is None or last.previous_release_id is None:
+        raise NothingToRollBack("Nothing was active before; there is no switch to undo.")
+    release = session.get_one(ReleaseRecord, last.previous_release_id)
+    if last.previous_index_version is not None:
+        _check_usable(session, release, last.previous_index_version)
+    session.execute(
+        update(ReleaseSwitchRecord).where(ReleaseSwitchRecord.id == last.id).values(undone_at=func.now())
+    )
+    _set_active(session, release.id, last.previous_index_version)
+    session.execute(
+        insert(ReleaseSwitchRecord).values(
+            release_id=release.id,
+            index_version=last.previous_index_version,
+            previous_release_id=last.release_id,
+            previous_index_version=last.index_version,
+            cause="rollback",
+            requested_by=requested_by,
+            undone_at=func.now(),
+        )
+    )
+    return ActivePair(release=release, index_version=last.previous_index_version)
+
+
+def switches(session: Session, limit: int = 20) -> list[ReleaseSwitchRecord]:
+    """The last switches, newest first."""
+    query = select(ReleaseSwitchRecord).order_by(ReleaseSwitchRecord.id.desc()).limit(limit)
+    return list(session.scalars(query))
+
+
+def _lock_active(session: Session) -> ActiveReleaseRecord | None:
+    query = select(ActiveReleaseRecord).with_for_update().execution_options(populate_existing=True)
+    return session.scalars(query).one_or_none()
+
+
+def _check_usable(session: Session, release: ReleaseRecord, version: int) -> None:
+    """Lock an index version, so that nobody drops it meanwhile, and see that the release may use it."""
+    index = session.get(ExemplarIndexRecord, version, with_for_update={"read": True}, populate_existing=True)
+    if index is None or index.state != "ready":
+        state = "missing" if index is None else index.state
+        raise IndexVersionNotUsable(
+            f"Index version {version} is {state}, not ready; `nightread exemplar versions` lists them, "
+            f"`nightread exemplar verify {version}` tells why."
+        )
+    if index.encoder_digest != release.encoder_digest:
+        raise IndexVersionNotUsable(
+            f"Index version {version} was made by another encoder than that of release "
+            f"{release.digest[:12]}; `nightread release promote` or `rollback` switches both at once."
+        )
+
+
+def _set_active(session: Session, release_id: int, index_version: int | None) -> None:
     session.execute(
         insert(ActiveReleaseRecord)
         .values(id=1, release_id=release_id, index_version=index_version)

@@ -311,7 +311,7 @@ def settle(
     """
     if release is None:
         try:
-            release = active(session)
+            release = active(session, held=True)
         except NoActiveRelease:
             return 0
     made = session.scalars(
@@ -319,18 +319,76 @@ def settle(
         {"limit": limit, "release_id": release.release.id, "index_version": release.index_version},
     ).all()
     claims.enqueue(session, stage, reading_ids=made)
-    if window is not None and made:
+    if window is not None:
+        hold(session, made, stage=stage, window=window)
+    return len(made)
+
+
+def hold(session: Session, reading_ids: Sequence[int], *, stage: str, window: Window) -> None:
+    """Outside the window let the first step of routine and backfill readings wait for its beginning."""
+    if reading_ids:
         session.execute(
             _HOLD,
             {
                 "zone": window.time_zone,
                 "begin": window.begin,
                 "end": window.end,
-                "ids": list(made),
+                "ids": list(reading_ids),
                 "stage": stage,
             },
         )
-    return len(made)
+
+
+_REREAD = text(
+    """WITH picked AS (
+        SELECT id, revision FROM study
+        WHERE id > :after AND revision > 0 AND arrived_at >= now() - make_interval(days => :days)
+        ORDER BY id LIMIT :limit FOR NO KEY UPDATE
+    ), made AS (
+        INSERT INTO reading (study_id, revision, release_id, index_version, lane)
+        SELECT id, revision, :release_id, CAST(:index_version AS bigint), :lane FROM picked
+        ON CONFLICT DO NOTHING RETURNING id)
+    SELECT (SELECT max(id) FROM picked) AS last, ARRAY(SELECT id FROM made) AS made"""
+)
+
+
+def reread(
+    session: Session,
+    pair: ActivePair,
+    *,
+    days: int,
+    after: int,
+    stage: str,
+    limit: int = 500,
+    window: Window | None = None,
+) -> tuple[list[int], int | None]:
+    """Make backfill readings under a pair for studies that arrived in the last days, in pages.
+
+    A study's new reading becomes current when it is finished, and its old one stays as a row; a study that
+    was read under the release already gets none.
+
+    Args:
+        after: Only studies of greater numbers.
+
+    Returns:
+        The readings, and the last study of the page; ``None`` when there are no more.
+    """
+    row = session.execute(
+        _REREAD,
+        {
+            "after": after,
+            "days": days,
+            "limit": limit,
+            "release_id": pair.release.id,
+            "index_version": pair.index_version,
+            "lane": int(Lane.BACKFILL),
+        },
+    ).one()
+    made = list(row.made)
+    claims.enqueue(session, stage, reading_ids=made)
+    if window is not None:
+        hold(session, made, stage=stage, window=window)
+    return made, row.last
 
 
 def conclude(

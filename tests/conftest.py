@@ -22,7 +22,7 @@ import pytest
 
 from tests import bare
 
-pytest_plugins = ["tests.public_layouts"]
+pytest_plugins = ["tests.public_layouts", "tests.filled"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 KEPT = {"NIGHTREAD_TEST_DATA"}
@@ -187,6 +187,12 @@ def clean_database(owner_url: str) -> str:
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '20s'")
+            # The numbers of index versions begin anew, so their tables must be gone.
+            cursor.execute(
+                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^exemplar_vector_[0-9]+$'"
+            )
+            for (name,) in cursor.fetchall():
+                cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
             cursor.execute(
                 "SELECT schemaname, tablename FROM pg_tables WHERE tableowner = current_user "
                 "AND tablename <> 'alembic_version'"

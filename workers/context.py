@@ -20,7 +20,10 @@ from db.engine import transaction
 from db.objects import ObjectStore
 from db.studies import QuietPeriods
 from db.tables import ReleaseRecord
+from workers.rules import GateRules
 from workers.runtime import Ring
+
+__all__ = ["Context", "GateRules", "SiteRules"]
 
 if TYPE_CHECKING:
     from models.generator import ReportWriter
@@ -31,18 +34,6 @@ if TYPE_CHECKING:
 
 _KEPT_RELEASES = 2
 """Loaded networks of this many releases are kept: the active one, and the one before it during a switch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateRules:
-    """On what a release is compared with the active one before it is promoted."""
-
-    dataset: str = "phantom:2000003:2000"
-    """Its held-out studies (split ``test``) are read, exemplars come from its training split."""
-    studies: int = 200
-    """At most so many are read and as many exemplars encoded."""
-    drafts: int = 48
-    """So many of them get a draft: drafts are what takes time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +48,7 @@ class SiteRules:
     """By pathology; every one of the 14 is named."""
     patient_key: bytes = field(repr=False)
     device: str = "auto"
-    gate: GateRules = GateRules()
+    gate: GateRules = field(default_factory=GateRules)
 
 
 class Context:

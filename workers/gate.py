@@ -27,6 +27,7 @@ import structlog
 
 from db.tables import ReleaseRecord
 from workers.context import Context, GateRules
+from workers.reported import resolve
 
 if TYPE_CHECKING:
     from training.comparison import Compared, Outcomes, Truth
@@ -156,7 +157,7 @@ def _studies(context: Context) -> _Studies:
     from training.datasets.opening import open_dataset, with_splits
 
     rules: GateRules = context.rules.gate
-    dataset = with_splits(open_dataset(rules.dataset))
+    dataset = with_splits(open_dataset(resolve(context, rules.dataset)))
     items, exemplars = (_some(dataset.split(split), rules.studies) for split in ("test", "train"))
     if not items or not exemplars:
         raise DatasetError(
@@ -165,7 +166,7 @@ def _studies(context: Context) -> _Studies:
         )
     drafts = min(rules.drafts, len(items))
     named = json.dumps(
-        [_KEPT_FORMAT, rules.dataset, drafts, [[one.id for one in some] for some in (items, exemplars)]]
+        [_KEPT_FORMAT, dataset.name, drafts, [[one.id for one in some] for some in (items, exemplars)]]
     )
     return _Studies(
         items=items,

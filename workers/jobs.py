@@ -31,13 +31,22 @@ from workers.errors import WorkerStopping
 
 log = structlog.get_logger()
 
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "reindex": "workers.reindex:reindex",
+    "promote": "workers.releases:promote",
+    "train": "workers.training:train",
+    "evaluate": "workers.training:evaluate",
+}
 """Kind of a job to the function that runs it, ``module:function``; imported when the first one runs."""
 
 WORKLIST_STAGES = ("ingest", "encode", "retrieve", "report")
 """A job gives way while steps of these stages could be claimed or are being computed."""
 
 JOB_REASONS: Mapping[str, str] = {
+    "verification_failed": "The index version is not what it should be; it stays inactive.",
+    "no_images": "No exemplar has an image as this release reads them.",
+    "not_trainable": "The data sets or the recipe cannot be used, or a step was not finite.",
+    "gate_refused": "The release reads worse than the active one.",
     "unknown_kind": "This version knows no job of this kind; it was asked for by another.",
 }
 

@@ -1,18 +1,38 @@
-"""Releases between folder, content store and database: published once, promoted in one row."""
+"""Releases between folder, content store and database: published once, promoted in one row, rolled back.
+
+Promotion is a job::
+
+    gate       the candidate against the active release on held-out studies (``workers.gate``)
+    index      a version that its encoder understands: found, or built beside the active one
+    verify     every vector, and real queries
+    switch     release and index version in one row and one transaction
+    re-read    on demand: backfill readings of the last days under the new pair
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import time
 from pathlib import Path
+from typing import Any
 
-from db import exemplars as stored
-from db import releases
+import structlog
+
+from db import exemplars, index_versions, releases, studies
 from db.engine import transaction
-from db.errors import NoActiveRelease
+from db.errors import IndexVersionNotUsable, NoActiveRelease
+from db.releases import ActivePair
+from db.studies import Window
 from db.tables import ReleaseRecord
 from models.release import open_release
-from workers import exemplars
+from workers import reindex
 from workers.context import Context
+from workers.jobs import Job, JobFailed
+
+log = structlog.get_logger()
+
+FIRST_READING_STAGE = "ingest"
+"""Where readings begin; ``orchestration.pipeline`` says the same."""
 
 
 def publish(context: Context, folder: Path) -> tuple[ReleaseRecord, bool]:
@@ -50,25 +70,154 @@ def publish(context: Context, folder: Path) -> tuple[ReleaseRecord, bool]:
     return record, active == record.id
 
 
-def promote(context: Context, name_or_digest: str, progress: Callable[[int, int], None]) -> ReleaseRecord:
-    """Make a release active together with an index version that its encoder understands.
+def promote(context: Context, job: Job) -> Mapping[str, Any]:
+    """The job ``promote``: make a release active together with an index version of its encoder.
 
-    Where no such version is whole, one is built first, while the old pair stays active. Readings under way
-    keep the pair that they were made under.
+    Arguments: ``release``; ``gate`` (false leaves it out); ``reread_days`` or null; ``window`` for re-reads,
+    ``[begin, end, time zone]`` or null; ``requested_by``.
 
     Raises:
-        ReleaseNotFound: If there is no such release.
+        JobFailed: ``gate_refused``, ``verification_failed`` or ``no_images``; nothing was switched.
     """
     with transaction(context.engine) as session:
-        record = releases.find(session, name_or_digest)
-        version = releases.newest_index(session, record.encoder_digest)
-        wanted = exemplars.count_images(session, record.manifest["rendering"])
-    if version is None and wanted:
-        version = exemplars.new_index(context, record)
-    if version is not None:
-        exemplars.fill_index(context, record, version, progress)
+        candidate = releases.find(session, job.arguments["release"])
+        active = _active(session)
+    result: dict[str, Any] = {"release": candidate.digest, "name": candidate.name}
+    if not job.checkpoint.get("switched"):
+        result["gate"] = _pass_gate(context, job, candidate, active)
+        version, table = _index(context, job, candidate)
+        _switch(context, job, candidate, version)
+        result["verification"] = table
+    result["index_version"] = job.checkpoint["version"]
+    days = job.arguments.get("reread_days")
+    if days:
+        result["readings_made"] = _reread(context, job, candidate, int(days))
+    return result
+
+
+def _active(session: Any) -> ReleaseRecord | None:
+    try:
+        return releases.active(session).release
+    except NoActiveRelease:
+        return None
+
+
+def _pass_gate(
+    context: Context, job: Job, candidate: ReleaseRecord, active: ReleaseRecord | None
+) -> dict[str, Any] | None:
+    """What the gate says, kept in the checkpoint; it is asked again where another release is active now.
+
+    Raises:
+        JobFailed: If it refuses the release.
+    """
+    if not job.arguments.get("gate", True):
+        return None
+    against = None if active is None else active.digest
+    kept: dict[str, Any] | None = job.checkpoint.get("gate")
+    if kept is not None and kept["against"] == against:
+        return kept
+    from workers.gate import compare
+
+    def progress(done: int, total: int) -> None:
+        job.give_way()
+        job.report(done, total, "comparing with the active release")
+
+    verdict = compare(context, candidate, active, progress)
+    said = {**verdict.to_json(), "against": against}
+    if not verdict.passed:
+        raise JobFailed("gate_refused", verdict.sentence, {"release": candidate.digest, "gate": said})
+    job.save(**{**job.checkpoint, "gate": said})
+    return said
+
+
+def _index(
+    context: Context, job: Job, candidate: ReleaseRecord
+) -> tuple[int | None, list[dict[str, Any]] | None]:
+    """An index version for the candidate, whole and verified; ``None`` while there are no exemplars."""
+    images = reindex.images_of(candidate)
     with transaction(context.engine) as session:
+        if not exemplars.count(session):
+            return None, None
+        version = job.checkpoint.get("version") or releases.newest_index(session, candidate.encoder_digest)
+        whole = version is not None and not index_versions.count_missing(session, version, images)
+    if version is None:
+        version = reindex.build(context, job, candidate)
+    elif not whole:
+        job.save(**{**job.checkpoint, "version": version})
+        reindex.fill(context, job, candidate, version)
+    return version, reindex.verify(context, job, candidate, version)
+
+
+def _switch(context: Context, job: Job, candidate: ReleaseRecord, version: int | None) -> None:
+    """Release and index version in one row, with imports held back and no exemplar missing."""
+    images = reindex.images_of(candidate)
+    while True:
         if version is not None:
-            stored.finish_index(session, version)
-        releases.switch(session, record.id, version)
-    return record
+            reindex.fill(context, job, candidate, version)
+        with job.fenced() as session:
+            exemplars.stop_imports(session)
+            if version is not None and index_versions.count_missing(session, version, images):
+                continue
+            releases.switch(
+                session, candidate.id, version, cause="promote", requested_by=reindex.requester(job)
+            )
+            # With the switch or not at all: a job that goes on never undoes a rollback.
+            job.save_with(session, **{**job.checkpoint, "version": version, "switched": True})
+        log.info("release_promoted", release_id=candidate.id, index_version=version)
+        return
+
+
+def _reread(context: Context, job: Job, candidate: ReleaseRecord, days: int) -> int:
+    """Make the backfill readings, page by page, as long as the pair stays active."""
+    pair = ActivePair(release=candidate, index_version=job.checkpoint["version"])
+    window = _window(job.arguments.get("window"))
+    made = int(job.checkpoint.get("reread_made", 0))
+    after: int | None = int(job.checkpoint.get("reread_after", 0))
+    while after is not None:
+        job.cancelled()
+        with job.fenced() as session:
+            now = releases.active(session)
+            if (now.release.id, now.index_version) != (pair.release.id, pair.index_version):
+                log.warning("reread_ended", job_id=job.id, reason="another_pair_is_active")
+                return made
+            readings, after = studies.reread(
+                session, pair, days=days, after=after, stage=FIRST_READING_STAGE, window=window
+            )
+            made += len(readings)
+            if after is not None:
+                job.save_with(session, **{**job.checkpoint, "reread_after": after, "reread_made": made})
+        if readings:
+            context.ring(FIRST_READING_STAGE)
+        job.report(None, None, f"{made} readings made in the backfill lane")
+    return made
+
+
+def _window(said: Any) -> Window | None:
+    if not said:
+        return None
+    begin, end, zone = said
+    return Window(begin=time.fromisoformat(begin), end=time.fromisoformat(end), time_zone=zone)
+
+
+def verify_index(
+    context: Context, version: int, pause: Callable[[], object] = lambda: None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Verify an index version again and keep the table; one that fails and is not active is failed.
+
+    Returns:
+        The table and why it fails; ``None``: it does not.
+
+    Raises:
+        IndexVersionNotUsable: If there is no such version, it is being built, or its vectors were dropped.
+    """
+    from workers.verify import verify_version
+
+    with transaction(context.engine) as session:
+        if index_versions.find(session, version).state == "building":
+            raise IndexVersionNotUsable(
+                f"Index version {version} is not built; `nightread job list` shows the job that builds it."
+            )
+    verification = verify_version(context, version, pause=pause)
+    with transaction(context.engine) as session:
+        index_versions.set_verified(session, version, verification.rows, verification.reason)
+    return verification.rows, verification.reason

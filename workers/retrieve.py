@@ -39,6 +39,8 @@ class Retrieval:
     alpha: float
     match: Match | None
     reason: str | None
+    study_hash: bytes
+    """The study itself, which no search may find; kept for searches from SQL, which has no key."""
 
 
 def compute(context: Context, batch: Sequence[Claim]) -> list[Retrieval]:
@@ -70,8 +72,9 @@ def compute(context: Context, batch: Sequence[Claim]) -> list[Retrieval]:
         found = {}
         for reading_id, row in rows.items():
             alpha = float(row.manifest["alpha"])
+            own = study_hash(context.rules.patient_key, row.study_instance_uid)
             if row.index_version is None or not filled[row.index_version]:
-                found[reading_id] = Retrieval(alpha=alpha, match=None, reason="no_exemplars")
+                found[reading_id] = Retrieval(alpha=alpha, match=None, reason="no_exemplars", study_hash=own)
                 continue
             visual, disease = unit(row.visual_vector), unit(row.logits)
             match = exemplars.nearest(
@@ -82,11 +85,11 @@ def compute(context: Context, batch: Sequence[Claim]) -> list[Retrieval]:
                     visual=visual.tolist(),
                     disease=disease.tolist(),
                     patient_hash=row.patient_hash,
-                    study_hash=study_hash(context.rules.patient_key, row.study_instance_uid),
+                    study_hash=own,
                 ),
             )
             found[reading_id] = Retrieval(
-                alpha=alpha, match=match, reason=None if match else "no_other_patient"
+                alpha=alpha, match=match, reason=None if match else "no_other_patient", study_hash=own
             )
     return [found[reading_id] for reading_id in ids]
 
@@ -106,6 +109,7 @@ def store(context: Context, session: Session, results: Sequence[tuple[Claim, Ret
                     "visual_similarity": result.match.visual_similarity if result.match else None,
                     "disease_similarity": result.match.disease_similarity if result.match else None,
                     "reason": result.reason,
+                    "study_hash": result.study_hash,
                 }
                 for claim, result in ordered
             ]

@@ -9,23 +9,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-PATHOLOGY_COLUMNS: tuple[str, ...] = (
-    "no_finding",
-    "enlarged_cardiomediastinum",
-    "cardiomegaly",
-    "lung_lesion",
-    "lung_opacity",
-    "edema",
-    "consolidation",
-    "pneumonia",
-    "atelectasis",
-    "pneumothorax",
-    "pleural_effusion",
-    "pleural_other",
-    "fracture",
-    "support_devices",
-)
-"""Columns of ``prediction``; a test holds them equal to ``models.pathologies``."""
+from db.tables.states import PATHOLOGY_COLUMNS
 
 
 def worklist(
@@ -134,13 +118,20 @@ def objects(
 
 
 def backlog(session: Session) -> dict[str, dict[str, int]]:
-    """Steps that are ready, held by the processing window, leased or dead, by stage."""
+    """Steps that are ready, held by the processing window, leased or dead, by stage.
+
+    Three scans of partial indexes: with ``state IN (...)`` the planner reads every step ever done.
+    """
     rows = session.execute(
         text(
             """SELECT stage,
-                   CASE WHEN state = 'ready' AND attempt = 0 AND reason IS NULL AND run_after > now()
-                        THEN 'held' ELSE state END AS state, count(*) AS steps FROM step
-               WHERE state IN ('ready', 'leased', 'dead') GROUP BY 1, 2"""
+                   CASE WHEN attempt = 0 AND reason IS NULL AND run_after > now()
+                        THEN 'held' ELSE 'ready' END AS state, count(*) AS steps
+               FROM step WHERE state = 'ready' GROUP BY 1, 2
+               UNION ALL
+               SELECT stage, 'leased', count(*) FROM step WHERE state = 'leased' GROUP BY 1
+               UNION ALL
+               SELECT stage, 'dead', count(*) FROM step WHERE state = 'dead' GROUP BY 1"""
         )
     )
     found: dict[str, dict[str, int]] = {}

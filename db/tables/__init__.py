@@ -6,7 +6,13 @@ from db.tables.base import Record
 from db.tables.intake import InstanceRecord, ObjectRecord, StudyRecord
 from db.tables.jobs import JobRecord
 from db.tables.readings import PredictionRecord, ReadingRecord, ReportRecord, RetrievalRecord
-from db.tables.releases import ActiveReleaseRecord, ExemplarIndexRecord, ExemplarRecord, ReleaseRecord
+from db.tables.releases import (
+    ActiveReleaseRecord,
+    ExemplarIndexRecord,
+    ExemplarRecord,
+    ReleaseRecord,
+    ReleaseSwitchRecord,
+)
 from db.tables.states import JobState, Lane, ObjectState, ReadingState, StepState
 from db.tables.steps import StepRecord
 
@@ -25,6 +31,7 @@ __all__ = [
     "ReadingState",
     "Record",
     "ReleaseRecord",
+    "ReleaseSwitchRecord",
     "ReportRecord",
     "RetrievalRecord",
     "StepRecord",

@@ -69,6 +69,12 @@ class StudyRecord(Record):
     __table_args__ = (
         Index("ix_study_settle_at", "settle_at", postgresql_where=text("settle_at IS NOT NULL")),
         Index("ix_study_arrived_at", "arrived_at"),
+        Index("ix_study_current_reading_id", "current_reading_id"),
+        # Written as Postgres prints it, so that `alembic check` finds the two equal.
+        Index(
+            "ix_study_week",
+            text("(date_trunc('week'::text, (arrived_at AT TIME ZONE 'UTC'::text))::date)"),
+        ),
         {"comment": "A DICOM study."},
     )
 

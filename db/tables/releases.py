@@ -47,6 +47,31 @@ class ActiveReleaseRecord(Record):
     switched_at: Mapped[datetime] = timestamp("When the pair was switched.", default_now=True)
 
 
+class ReleaseSwitchRecord(Record):
+    """One switch of the active pair."""
+
+    __tablename__ = "release_switch"
+    __table_args__ = ({"comment": "Every switch of the active pair, so that the last one can be undone."},)
+
+    id: Mapped[int] = surrogate_key()
+    release_id: Mapped[int] = mapped_column(ForeignKey("release.id"), comment="Release that became active.")
+    index_version: Mapped[int | None] = mapped_column(
+        ForeignKey("exemplar_index.id"), comment="Index version that became active; null: no exemplars yet."
+    )
+    previous_release_id: Mapped[int | None] = mapped_column(
+        ForeignKey("release.id"), comment="Release that was active before; null: none was."
+    )
+    previous_index_version: Mapped[int | None] = mapped_column(
+        ForeignKey("exemplar_index.id"), comment="Index version that was active before."
+    )
+    cause: Mapped[str] = mapped_column(Text, comment="first, import, reindex, activate, promote or rollback.")
+    requested_by: Mapped[str] = mapped_column(Text, comment="The person or schedule that asked.")
+    switched_at: Mapped[datetime] = timestamp("When the pair became active.", default_now=True)
+    undone_at: Mapped[datetime | None] = timestamp(
+        "When a rollback undid it; a rollback itself is undone by nothing.", nullable=True
+    )
+
+
 class ExemplarRecord(Record):
     """A reported case that may be retrieved; never a study of the night."""
 
@@ -54,6 +79,7 @@ class ExemplarRecord(Record):
     __table_args__ = (
         UniqueConstraint("content_sha256"),
         Index("ix_exemplar_patient_hash", "patient_hash"),
+        Index("ix_exemplar_origin_sha256", "origin_sha256"),
         {"comment": "A reported case that may be retrieved."},
     )
 
@@ -68,12 +94,18 @@ class ExemplarRecord(Record):
     findings: Mapped[str] = mapped_column(Text, comment="Findings, comparisons to priors removed.")
     impression: Mapped[str] = mapped_column(Text, comment="Impression, comparisons to priors removed.")
     labels: Mapped[list[str] | None] = mapped_column(
-        ARRAY(Text), comment="Pathologies named positive by its source."
+        ARRAY(Text), comment="Pathologies named positive by its source, or else by the labeler."
     )
     rendering: Mapped[str] = mapped_column(Text, comment="Rendering of its image.")
     image_key: Mapped[str] = mapped_column(Text, comment="Rendered image in the bucket `derived`.")
     source: Mapped[str] = mapped_column(Text, comment="Where it came from, in the administrator's words.")
     created_at: Mapped[datetime] = timestamp("When it was imported.", default_now=True)
+    image_size: Mapped[int] = mapped_column(server_default="224", comment="Side of its image in pixels.")
+    origin_sha256: Mapped[bytes | None] = mapped_column(
+        LargeBinary,
+        comment="Digest of what was imported, before anything was rendered: an import that was "
+        "interrupted goes on after it.",
+    )
 
 
 class ExemplarIndexRecord(Record):
@@ -98,3 +130,8 @@ class ExemplarIndexRecord(Record):
     )
     created_at: Mapped[datetime] = timestamp("When its build began.", default_now=True)
     ready_at: Mapped[datetime | None] = timestamp("When it was verified.", nullable=True)
+    verification: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="Table of the last verification: what was looked at, found and wanted.",
+    )
+    reason: Mapped[str | None] = mapped_column(Text, comment="Why it failed, in one sentence.")

@@ -61,6 +61,25 @@ class Lane(IntEnum):
         return self.name.lower()
 
 
+PATHOLOGY_COLUMNS: tuple[str, ...] = (
+    "no_finding",
+    "enlarged_cardiomediastinum",
+    "cardiomegaly",
+    "lung_lesion",
+    "lung_opacity",
+    "edema",
+    "consolidation",
+    "pneumonia",
+    "atelectasis",
+    "pneumothorax",
+    "pleural_effusion",
+    "pleural_other",
+    "fracture",
+    "support_devices",
+)
+"""Columns of ``prediction``; a test holds them equal to ``models.pathologies``."""
+
+
 def one_of(column: str, states: type[StrEnum]) -> str:
     """The text of a check constraint that admits exactly these states."""
     return f"{column} IN ({', '.join(repr(state.value) for state in states)})"

@@ -1,4 +1,4 @@
-"""Jobs: long work of an administrator or of the clock, claimed like every other step."""
+"""Jobs, claimed like every other step; verified index versions; the history of switches."""
 
 from __future__ import annotations
 
@@ -109,6 +109,8 @@ def upgrade() -> None:
     op.create_index("ix_job_unfinished", "job", ["id"], unique=False, postgresql_where=sa.text(UNFINISHED))
     op.execute("GRANT SELECT, INSERT, UPDATE ON job TO nightread_worker")
 
+    _exemplars()
+    _switches()
     op.add_column(
         "step",
         sa.Column(
@@ -127,8 +129,106 @@ def upgrade() -> None:
     op.execute("COMMENT ON TABLE step IS 'The queue: one stage to be done for one object, reading or job.'")
 
 
+def _exemplars() -> None:
+    """What an import that goes on, and a build that is verified, need to know."""
+    op.add_column(
+        "exemplar",
+        sa.Column(
+            "image_size",
+            sa.Integer(),
+            server_default="224",
+            nullable=False,
+            comment="Side of its image in pixels.",
+        ),
+    )
+    op.add_column(
+        "exemplar",
+        sa.Column(
+            "origin_sha256",
+            sa.LargeBinary(),
+            nullable=True,
+            comment="Digest of what was imported, before anything was rendered: an import that was "
+            "interrupted goes on after it.",
+        ),
+    )
+    op.execute(
+        "COMMENT ON COLUMN exemplar.labels IS "
+        "'Pathologies named positive by its source, or else by the labeler.'"
+    )
+    op.create_index("ix_exemplar_origin_sha256", "exemplar", ["origin_sha256"], unique=False)
+    op.add_column(
+        "exemplar_index",
+        sa.Column(
+            "verification",
+            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
+            nullable=True,
+            comment="Table of the last verification: what was looked at, found and wanted.",
+        ),
+    )
+    op.add_column(
+        "exemplar_index",
+        sa.Column("reason", sa.Text(), nullable=True, comment="Why it failed, in one sentence."),
+    )
+
+
+def _switches() -> None:
+    op.create_table(
+        "release_switch",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="Surrogate key."),
+        sa.Column("release_id", sa.BigInteger(), nullable=False, comment="Release that became active."),
+        sa.Column(
+            "index_version",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Index version that became active; null: no exemplars yet.",
+        ),
+        sa.Column(
+            "previous_release_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Release that was active before; null: none was.",
+        ),
+        sa.Column(
+            "previous_index_version",
+            sa.BigInteger(),
+            nullable=True,
+            comment="Index version that was active before.",
+        ),
+        sa.Column(
+            "cause",
+            sa.Text(),
+            nullable=False,
+            comment="first, import, reindex, activate, promote or rollback.",
+        ),
+        sa.Column("requested_by", sa.Text(), nullable=False, comment="The person or schedule that asked."),
+        _moment("switched_at", "When the pair became active.", default_now=True),
+        _moment("undone_at", "When a rollback undid it; a rollback itself is undone by nothing."),
+        sa.ForeignKeyConstraint(["release_id"], ["release.id"], name=op.f("fk_release_switch_release_id")),
+        sa.ForeignKeyConstraint(
+            ["index_version"], ["exemplar_index.id"], name=op.f("fk_release_switch_index_version")
+        ),
+        sa.ForeignKeyConstraint(
+            ["previous_release_id"], ["release.id"], name=op.f("fk_release_switch_previous_release_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["previous_index_version"],
+            ["exemplar_index.id"],
+            name=op.f("fk_release_switch_previous_index_version"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_release_switch")),
+        comment="Every switch of the active pair, so that the last one can be undone.",
+    )
+    op.execute("GRANT SELECT, INSERT, UPDATE ON release_switch TO nightread_worker")
+
+
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '10s'")
+    op.drop_table("release_switch")
+    op.drop_column("exemplar_index", "reason")
+    op.drop_column("exemplar_index", "verification")
+    op.drop_column("exemplar", "origin_sha256")
+    op.execute("COMMENT ON COLUMN exemplar.labels IS 'Pathologies named positive by its source.'")
+    op.drop_column("exemplar", "image_size")
     op.execute("DELETE FROM step WHERE job_id IS NOT NULL")
     op.drop_constraint(op.f("ck_step_one_subject"), "step", type_="check")
     op.drop_column("step", "job_id")

@@ -202,22 +202,146 @@ def show(
 @app.command()
 def promote(
     release: Annotated[str, typer.Argument(help="Name, digest or the beginning of a digest.")],
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Compare with the active one first.")] = True,
+    reread_days: Annotated[
+        int | None, typer.Option(min=1, help="Read again what arrived in so many days.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and show progress.")] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a release active, with an index version that its encoder understands (built first if need be).
+    """Make a release active together with an index version that its encoder understands.
 
-    Readings under way keep the release that they were made under.
+    The gate holds it against the active one; a version of the index is found or built and verified; then
+    release and index are switched in one row. Readings under way keep the pair that they were made under.
+    With --reread-days each study that arrived since is read again in the backfill lane: its new reading
+    becomes current when it is finished, the old one stays. Exit code 0: it is active; 1: it was refused, or
+    failed, and nothing was switched.
 
-    Example: nightread release promote 3f9a12c07b55
+    Example: nightread release promote 3f9a12c07b55 --reread-days 2
     """
-    from orchestration.wiring import make_context
-    from workers.releases import promote as make_active
+    from db import releases
+    from db.engine import make_engine, transaction
+    from orchestration.cli.exemplar import print_verification
+    from orchestration.cli.job import end_with, follow, person, start
 
     site = running_settings()
-    record = make_active(
-        make_context(site), release, lambda done, total: say(f"Encoded {done} of {total} exemplars.")
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        record = releases.find(session, release)
+    window = site.worklist.window_times
+    job = start(
+        "promote",
+        {
+            "release": record.digest,
+            "gate": gate,
+            "reread_days": reread_days,
+            "window": None
+            if window is None
+            else [window[0].isoformat(), window[1].isoformat(), site.worklist.time_zone],
+            "requested_by": person(),
+        },
     )
-    _tell(record, True, None, as_json)
+    if not wait:
+        if as_json:
+            print_json({"job": job, "digest": record.digest})
+        else:
+            typer.echo(f"Job {job}; `nightread job show {job}` tells how far it is.")
+        return
+    found = follow(job)
+    result = found["result"] or {}
+    if as_json:
+        print_json(
+            {
+                "digest": record.digest,
+                "name": record.name,
+                "trained": record.trained,
+                "active": found["state"] == "done",
+                "job": found,
+            }
+        )
+    else:
+        if result.get("gate"):
+            typer.echo(f"{result['gate']['table']}\n{result['gate']['sentence']}")
+        print_verification(result.get("verification"))
+        if found["state"] == "done":
+            _tell(record, True, None, False)
+            typer.echo(f"Index version: {result['index_version'] or 'none, there are no exemplars'}.")
+            if reread_days:
+                typer.echo(f"{result['readings_made']} readings made in the backfill lane.")
+    end_with(found)
+
+
+@app.command()
+def rollback(as_json: JsonOption = False) -> None:
+    """Undo the last switch: the release and index version that were active before are active again.
+
+    One row, at once; readings under way keep the pair that they were made under. Again: the switch before.
+
+    Example: nightread release rollback
+    """
+    from db import releases
+    from db.engine import make_engine, transaction
+    from orchestration.cli.job import person
+
+    site = running_settings()
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        pair = releases.roll_back(session, requested_by=person())
+    if as_json:
+        print_json(
+            {
+                "digest": pair.release.digest,
+                "name": pair.release.name,
+                "index_version": pair.index_version,
+                "active": True,
+            }
+        )
+    else:
+        _tell(pair.release, True, None, False)
+        typer.echo(f"Index version: {pair.index_version or 'none'}.")
+
+
+@app.command()
+def history(as_json: JsonOption = False) -> None:
+    """List the switches of release and index version, newest first.
+
+    Example: nightread release history
+    """
+    from db import releases
+    from db.engine import make_engine, transaction
+    from db.tables import ReleaseRecord
+
+    site = running_settings()
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        rows = [
+            {
+                "at": one.switched_at.isoformat(),
+                "cause": one.cause,
+                "release": session.get_one(ReleaseRecord, one.release_id).digest,
+                "index_version": one.index_version,
+                "requested_by": one.requested_by,
+                "undone": one.undone_at is not None and one.cause != "rollback",
+            }
+            for one in releases.switches(session)
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("at", "cause", "release", "index", "asked by", ""),
+        (
+            (
+                str(row["at"])[:19],
+                row["cause"],
+                str(row["release"])[:12],
+                row["index_version"],
+                row["requested_by"],
+                "undone" if row["undone"] else "",
+            )
+            for row in rows
+        ),
+    )
 
 
 def _tell(record: ReleaseRecord, active: bool, folder: Path | None, as_json: bool) -> None:

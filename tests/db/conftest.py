@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from db.engine import make_engine
 
@@ -14,20 +14,6 @@ def _disposed(url: str, pool_size: int = 4) -> Iterator[Engine]:
     engine = make_engine(url, pool_size=pool_size, application="nightread-test")
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def clean_database(clean_database: str) -> str:
-    """Without tables of index versions too: their numbers begin anew."""
-    trial = make_engine(clean_database)
-    with trial.begin() as connection:
-        names = connection.execute(
-            text("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^exemplar_vector_[0-9]+$'")
-        )
-        for name in names.scalars().all():
-            connection.execute(text(f'DROP TABLE "{name}"'))
-    trial.dispose()
-    return clean_database
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from db import exemplars, testing
-from db.analytics.worklist import PATHOLOGY_COLUMNS, worklist
+from db.analytics.worklist import worklist
 from db.engine import transaction
 from db.tables import PredictionRecord
+from db.tables.states import PATHOLOGY_COLUMNS
 from models.pathologies import PATHOLOGIES
 from orchestration import migrate
 

@@ -1,0 +1,200 @@
+"""Jobs ``train`` and ``evaluate``: the next release of the site, and what releases are worth.
+
+A training may be killed at any instruction. Its checkpoints lie below the home in ``training/job-N``, and a
+worker that takes it up goes on from the last one to the same losses, bit for bit; where the folder is lost
+it begins anew and comes to the same. Each attempt works in a folder of its own, a copy of the last one's: a
+worker that hung past its lease and wakes writes where nobody reads.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+
+from db import releases
+from db.engine import transaction
+from db.tables import ReleaseRecord
+from workers.context import Context
+from workers.errors import WorkerStopping
+from workers.gate import measure
+from workers.jobs import Job, JobCancelled, JobFailed
+from workers.reported import resolve
+
+log = structlog.get_logger()
+
+_RUNS = ("stage1", "stage2")
+
+
+def train(context: Context, job: Job) -> Mapping[str, Any]:
+    """Train both stages from a release, seal and publish what came out; promotion is another job.
+
+    Arguments: ``datasets``; ``base``, a release (the active one where it is null); ``recipe``, ``seed``,
+    ``stage1_steps``, ``stage2_steps``, ``from_active``, ``text_encoder``, ``checkpoint_every``,
+    ``processes``, ``threads``.
+
+    Raises:
+        JobFailed: ``not_trainable``: the data sets or the recipe cannot be used, or a step was not finite.
+    """
+    from models.devices import resolve_device
+    from models.errors import ModelError
+    from training.loop import StopAsked
+    from training.successor import all_steps, train_successor
+    from workers.releases import publish
+
+    try:
+        record = _begin(context, job)
+        base = context.release(record.id)
+        _set_threads(job.arguments.get("threads"))
+        wanted = _wanted(job)
+        out = _own_folder(context, job)
+        steps = all_steps(base, wanted)
+        train_successor(
+            base,
+            wanted,
+            out,
+            cache=context.home / "training" / f"job-{job.id}" / "cache",
+            device=resolve_device(context.rules.device),
+            processes=int(job.arguments.get("processes") or 1),
+            tell=lambda phase: _teller(job, phase, steps, wanted.checkpoint_every),
+        )
+    except StopAsked as asked:
+        raise asked.__cause__ or asked from None
+    except (ModelError, ValueError) as error:
+        raise JobFailed("not_trainable", str(error)) from error
+    made, active = publish(context, out / "release")
+    log.info("release_trained", job_id=job.id, release_id=made.id)
+    return {
+        "release": made.digest,
+        "name": made.name,
+        "trained": made.trained,
+        "active": active,
+        "follows": base.digest,
+        "validation": made.manifest["metrics"]["validation"],
+        "folder": str(out),
+    }
+
+
+def evaluate(context: Context, job: Job) -> Mapping[str, Any]:
+    """Measure releases on the gate's held-out studies: the one that is named, or the active and the newest.
+
+    Arguments: ``release`` or null.
+    """
+
+    def progress(done: int, total: int) -> None:
+        job.give_way()
+        job.report(done, total, "drafting")
+
+    with transaction(context.engine) as session:
+        if job.arguments.get("release"):
+            chosen = [releases.find(session, job.arguments["release"])]
+        else:
+            active = releases.active(session).release
+            newest = newest_release(session)
+            chosen = [active] if newest is None or newest.id == active.id else [active, newest]
+    rows: list[dict[str, Any]] = []
+    for record in chosen:
+        for row in measure(context, record, progress).rows:
+            rows.append(
+                {
+                    "release": record.digest[:12],
+                    "name": record.name,
+                    "measure": row.measure,
+                    "figure": row.candidate,
+                }
+            )
+    return {"dataset": context.rules.gate.dataset, "figures": rows}
+
+
+def newest_release(session: Any) -> ReleaseRecord | None:
+    """The release that was registered last."""
+    from sqlalchemy import select
+
+    return cast(
+        "ReleaseRecord | None",
+        session.scalars(select(ReleaseRecord).order_by(ReleaseRecord.id.desc()).limit(1)).one_or_none(),
+    )
+
+
+def _begin(context: Context, job: Job) -> ReleaseRecord:
+    """Settle what the training begins with, once: a resumed one must not see another release or set."""
+    with transaction(context.engine) as session:
+        named = job.checkpoint.get("base") or job.arguments.get("base")
+        record = releases.find(session, named) if named else releases.active(session).release
+    if "datasets" not in job.checkpoint:
+        datasets = [resolve(context, spec) for spec in job.arguments["datasets"]]
+        name = f"{record.recipe}-{datetime.now(UTC):%Y%m%d-%H%M}"
+        job.save(base=record.digest, datasets=datasets, name=name, run=None)
+    return record
+
+
+def _wanted(job: Job) -> Any:
+    from training.successor import Wanted
+
+    given = {
+        key: job.arguments[key]
+        for key in (
+            "recipe",
+            "seed",
+            "stage1_steps",
+            "stage2_steps",
+            "from_active",
+            "text_encoder",
+            "checkpoint_every",
+        )
+        if job.arguments.get(key) is not None
+    }
+    return Wanted(datasets=tuple(job.checkpoint["datasets"]), name=job.checkpoint["name"], **given)
+
+
+def _own_folder(context: Context, job: Job) -> Path:
+    home = context.home / "training" / f"job-{job.id}"
+    before: str | None = job.checkpoint.get("run")
+    own = f"run-{secrets.token_hex(4)}"
+    (home / own).mkdir(parents=True, mode=0o700)
+    for name in _RUNS if before else ():
+        if (home / str(before) / name).is_dir():
+            shutil.copytree(home / str(before) / name, home / own / name)
+    job.save(**{**job.checkpoint, "run": own})
+    for left in home.glob("run-*"):
+        if left.name != own:
+            shutil.rmtree(left, ignore_errors=True)
+    return home / own
+
+
+def _teller(job: Job, phase: str, steps: tuple[int, int], checkpoint_every: int) -> Any:
+    """What the loop calls after each step: it waits for the worklist, tells people, and ends the run."""
+    from training.loop import StopAsked
+
+    before = {"stage 1": 0, "stage 2": steps[0]}.get(phase)
+
+    def tell(done: int, total: int, figures: Mapping[str, float]) -> None:
+        try:
+            job.give_way()
+            text = f"{phase}, {done} of {total}"
+            if before is None:
+                job.report(None, None, text)
+                return
+            shown = {
+                name: round(figures[name], 6) for name in ("loss", "validation_score") if name in figures
+            }
+            job.report(before + done, sum(steps), text, stage=phase, step=done, **shown)
+            if done % checkpoint_every == 0:
+                # A training that gets on is none that kills its workers.
+                job.save(**job.checkpoint)
+        except (JobCancelled, WorkerStopping) as asked:
+            raise StopAsked from asked
+
+    return tell
+
+
+def _set_threads(threads: Any) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(int(threads))
