@@ -108,6 +108,17 @@ changes a loss: nothing random is carried from step to step.
 """
 
 
+Pause = Callable[[], object]
+"""Called between two batches that are no steps, of validation for example.
+
+It may wait; it may raise ``StopAsked``, and the run ends as if it were killed: its last checkpoint stands.
+"""
+
+
+def never() -> None:
+    """The pause of a run that nobody interrupts."""
+
+
 def learning_rate(step: int, total: int, optimisation: Optimisation) -> float:
     """Linear warm-up to the recipe's rate, then a cosine to zero; ``step`` counts from 0."""
     warmup = min(optimisation.warmup_steps, max(1, total // 2))
@@ -164,7 +175,10 @@ def fit(
         state.restore(out / LAST)
     _cut_losses(out / LOSSES, state.step)
     validate_every = options.validate_every or each
-    with _writer(out, options.tensorboard) as board, (out / LOSSES).open("a", encoding="utf-8") as losses:
+    with (
+        _writer(out, options.tensorboard, state.step) as board,
+        (out / LOSSES).open("a", encoding="utf-8") as losses,
+    ):
         while state.step < total:
             rate = learning_rate(state.step, total, optimisation)
             for group in optimiser.param_groups:
@@ -347,12 +361,13 @@ def _cut_losses(path: Path, step: int) -> None:
 class _writer:  # noqa: N801 - used as a function
     """TensorBoard's writer, or nothing."""
 
-    def __init__(self, out: Path, is_on: bool) -> None:
+    def __init__(self, out: Path, is_on: bool, step: int) -> None:
         self._board: Any = None
         if is_on:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(out / "tensorboard"))
+            # Steps that a killed run took after its last checkpoint are repeated, and shown once.
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Callable[[str, float, int], None]:
         return self._add

@@ -25,7 +25,7 @@ from training.augmentation import augment
 from training.calibration import IDENTITY, Fit, fit_calibration
 from training.datasets.common import DatasetError, ImageSource, Item, targets_of
 from training.datasets.images import Images, load_images
-from training.loop import Fitted, LoopOptions, Places, StepLoss, Tell, fit
+from training.loop import Fitted, LoopOptions, Pause, Places, StepLoss, Tell, fit, never
 from training.metrics import auroc
 from training.networks import Stage1Network, stage1_parameters
 from training.plans import Plan
@@ -75,6 +75,7 @@ def prepare(
     text_encoder: tuple[FrozenTextEncoder, TextTokenizer] | None = None,
     processes: int = 1,
     tell: Tell | None = None,
+    pause: Pause = never,
 ) -> Material:
     """Read images and compute the frozen text features, each once.
 
@@ -85,6 +86,7 @@ def prepare(
         text_encoder: Encoder and tokenizer; without them there is no contrastive loss.
         processes: How many read or draw images.
         tell: Progress over images.
+        pause: Called between two batches of reports.
 
     Raises:
         DatasetError: If there is no item, or an image cannot be read.
@@ -114,15 +116,18 @@ def prepare(
         images=images,
         first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         targets=targets_of(items, plan.labels),
-        text_features=None if text_encoder is None else embed_reports(items, *text_encoder),
+        text_features=None if text_encoder is None else embed_reports(items, *text_encoder, pause=pause),
         has_text=np.array([bool(item.report) for item in items]),
     )
 
 
-def embed_reports(items: Sequence[Item], encoder: FrozenTextEncoder, tokenizer: TextTokenizer) -> Tensor:
+def embed_reports(
+    items: Sequence[Item], encoder: FrozenTextEncoder, tokenizer: TextTokenizer, *, pause: Pause = never
+) -> Tensor:
     """Text features of all reports, ``(M, F)``. The encoder is frozen, so once is enough."""
     rows = []
     for start in range(0, len(items), _EVALUATION_BATCH):
+        pause()
         batch = tokenizer([item.report or " " for item in items[start : start + _EVALUATION_BATCH]])
         rows.append(encoder(batch.token_ids, batch.mask).float())
     features = torch.cat(rows)
@@ -140,8 +145,11 @@ class Stage1Task:
         train: Material,
         validation: Material | None,
         device: torch.device,
+        *,
+        pause: Pause = never,
     ) -> None:
         self.network = network.to(device)
+        self._pause = pause
         self.auxiliary: nn.Linear | None = None
         if plan.stage1.auxiliary_weight:
             self.auxiliary = nn.Linear(2 * network.encoder.feature_size, K).to(device)
@@ -203,6 +211,7 @@ class Stage1Task:
         self.network.eval()
         rows = []
         for start in range(0, len(material.items), _EVALUATION_BATCH):
+            self._pause()
             places = np.arange(start, min(start + _EVALUATION_BATCH, len(material.items)))
             images, owners = self.pictures(material, places)
             out = self.network.dast(self.patch_tokens_of(images, owners, len(places))).logits
@@ -299,6 +308,7 @@ def train_stage1(
     checkpoint_every: int = 50,
     tensorboard: bool = True,
     tell: Tell | None = None,
+    pause: Pause = never,
 ) -> Stage1Result:
     """Train stage 1 and write its folder: ``encoder/``, ``dast/``, ``alignment/`` and ``stage1.json``.
 
@@ -315,6 +325,7 @@ def train_stage1(
         checkpoint_every: Steps.
         tensorboard: Whether to write events.
         tell: Progress.
+        pause: Called between two batches of validation.
 
     Raises:
         NonFiniteStep, CheckpointError: See ``training.loop.fit``.
@@ -323,7 +334,7 @@ def train_stage1(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
         network = build_stage1(plan, seed=seed, encoder=encoder)
-        task = Stage1Task(network, plan, train, validation, torch.device(device))
+        task = Stage1Task(network, plan, train, validation, torch.device(device), pause=pause)
     options = LoopOptions(
         seed=seed,
         accumulate=plan.stage1.accumulate,

@@ -21,7 +21,7 @@ from models.weights import write_tensors
 from training.checkpoints import digest_of
 from training.datasets.common import DatasetError, Item
 from training.features import Features, nearest_exemplars
-from training.loop import Fitted, LoopOptions, Places, StepLoss, Tell, fit
+from training.loop import Fitted, LoopOptions, Pause, Places, StepLoss, Tell, fit, never
 from training.networks import Stage1Network, Stage2Network, stage2_parameters
 from training.plans import Plan
 
@@ -104,8 +104,11 @@ class Stage2Task:
         validation: Written | None,
         prompts: PromptWriter,
         device: torch.device,
+        *,
+        pause: Pause = never,
     ) -> None:
         self.network = network.to(device)
+        self._pause = pause
         self.size = len(train.prompts)
         self._plan, self._train, self._validation, self._device = plan, train, validation, device
         self._without = prompts.prompt(None)
@@ -130,6 +133,7 @@ class Stage2Task:
         total, count = 0.0, len(self._validation.prompts)
         count = min(count, self._plan.stage2.validate_studies or count)
         for start in range(0, count, _VALIDATION_BATCH):
+            self._pause()
             places = np.arange(start, min(start + _VALIDATION_BATCH, count))
             total += float(self._loss(self._validation, places, [False] * len(places))) * len(places)
         return {"score": -total / count, "loss": total / count}
@@ -187,6 +191,7 @@ def train_stage2(
     checkpoint_every: int = 50,
     tensorboard: bool = True,
     tell: Tell | None = None,
+    pause: Pause = never,
 ) -> Stage2Result:
     """Train stage 2 and write ``dvaf/`` and ``stage2.json``.
 
@@ -206,6 +211,7 @@ def train_stage2(
         checkpoint_every: Steps.
         tensorboard: Whether to write events.
         tell: Progress.
+        pause: Called between two batches of validation.
 
     Raises:
         FrozenPartChanged: If a frozen part changed; it never should.
@@ -218,7 +224,7 @@ def train_stage2(
     )
     frozen = (network.encoder, network.dast, network.language_model)
     before = digest_of(frozen)
-    task = Stage2Task(network, plan, train, validation, prompts, torch.device(device))
+    task = Stage2Task(network, plan, train, validation, prompts, torch.device(device), pause=pause)
     options = LoopOptions(
         seed=seed,
         accumulate=plan.stage2.accumulate,
