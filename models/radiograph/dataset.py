@@ -8,6 +8,7 @@ of patients and other text that is never asked for are never decoded.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ PIXEL_DATA = 0x7FE00010
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 EXPLICIT_VRS = _SHORT_VRS | _LONG_VRS
+
+_TEXT_NUMBERS = frozenset(b"IS DS LO SH CS ST LT UT".split())
+_BINARY_NUMBERS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d"}
 
 _NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
 _LARGEST, _SMALLEST = Fraction(10**15), Fraction(1, 10**15)
@@ -66,6 +70,8 @@ class Reader:
         self.size = len(buffer)
         self.limits = limits
         self._left = limits.max_elements
+        self.has_strays = False
+        """Whether a delimiter was skipped that belongs to no sequence."""
 
     def element(self, position: int, encoding: Encoding) -> Element:
         """Parse the element header at ``position``.
@@ -97,10 +103,13 @@ class Reader:
         length = _U32[encoding.little].unpack_from(self.buffer, position + 4)[0]
         return Element(tag, b"", position + 8, length)
 
-    def scan(self, position: int, end: int, encoding: Encoding) -> tuple[dict[int, Element], int]:
+    def scan(
+        self, position: int, end: int, encoding: Encoding, *, is_item: bool = False
+    ) -> tuple[dict[int, Element], int]:
         """Collect the elements of one data set or item, by tag, without entering sequences.
 
-        Stops after Pixel Data, at the end of the item, or at ``end``.
+        Stops after Pixel Data, at the end of the item, or at ``end``. Delimiters that belong to no
+        sequence are skipped: writers leave them behind when they rewrite lengths.
 
         Returns:
             The elements and the position after them.
@@ -113,10 +122,14 @@ class Reader:
             if end - position < 8 and not any(self.buffer[position:end]):
                 break  # padding after the last element
             element = self.element(position, encoding)
-            if element.tag == ITEM_END:
+            if element.tag == ITEM_END and is_item:
                 return elements, element.start
             if element.tag >> 16 == 0xFFFE:
-                raise Refused("malformed")
+                position = element.start + element.length
+                if is_item or element.tag not in (ITEM, ITEM_END, SEQUENCE_END) or position > end:
+                    raise Refused("malformed")
+                self.has_strays = True
+                continue
             elements[element.tag] = element
             if element.tag == PIXEL_DATA and element.length == UNDEFINED:
                 return elements, end
@@ -247,16 +260,19 @@ class DataSet:
         return self.texts(tag)[0] or None
 
     def integer(self, tag: int, *, signed: bool = False) -> int | None:
-        """The first value of a US, SS, UL, SL or IS element."""
+        """The first value of a whole number, see ``integers``."""
         return next(iter(self.integers(tag, signed=signed)), None)
 
     def integers(self, tag: int, *, signed: bool = False) -> list[int]:
-        """The values of a US, SS, UL, SL or IS element; ``signed`` decides where the VR is not written."""
+        """The values of a US, SS, UL, SL or IS element; ``signed`` decides where the VR is not written.
+
+        A number that was written as another text VR is read as text too, and gives its first value.
+        """
         element = self.elements.get(tag)
         raw = self.value(tag)
         if element is None or not raw:
             return []
-        if element.vr == b"IS":
+        if element.vr in _TEXT_NUMBERS:
             number = self.decimal(tag)
             return [] if number is None or number.denominator != 1 else [int(number)]
         signed = signed if element.vr in (b"", b"UN") else element.vr in (b"SS", b"SL")
@@ -266,11 +282,17 @@ class DataSet:
         return [int.from_bytes(raw[i : i + size], order, signed=signed) for i in range(0, whole, size)]
 
     def decimal(self, tag: int) -> Fraction | None:
-        """The first value of a DS or IS element, exactly.
+        """The first value of a DS or IS element, exactly; binary numbers in its place are read as such.
 
         ``None`` if it is absent, empty, no number, or of a magnitude that no attribute has.
         """
-        text = self.value(tag).split(b"\\")[0].strip(b" \0")
+        element, raw = self.elements.get(tag), self.value(tag)
+        if element is not None and element.vr in _BINARY_NUMBERS:
+            form = struct.Struct(("<" if self.encoding.little else ">") + _BINARY_NUMBERS[element.vr])
+            value = form.unpack_from(raw)[0] if len(raw) >= form.size else math.nan
+            # The shortest text that means this float: 0.1 was meant, not its binary neighbour.
+            raw = str(value).encode()
+        text = raw.split(b"\\")[0].strip(b" \0")
         if len(text) > 32 or not _NUMBER.fullmatch(text):
             return None
         number = Fraction(text.decode("ascii"))
@@ -291,7 +313,7 @@ class DataSet:
                 if item.tag != ITEM:
                     break
                 stop = end if item.length == UNDEFINED else min(item.start + item.length, end)
-                elements, position = self.reader.scan(item.start, stop, encoding)
+                elements, position = self.reader.scan(item.start, stop, encoding, is_item=True)
                 found.append(DataSet(self.reader, elements, encoding))
                 if item.length != UNDEFINED:
                     position = stop

@@ -241,7 +241,7 @@ def _compressed(
     fits = (stated.rows, stated.columns, stated.components) == (pixels.rows, pixels.columns, 1)
     if not fits or not 2 <= stated.precision <= 16:
         raise Refused("frame_mismatch", tags=(PIXEL_DATA,))
-    if codec in (Codec.JPEG, Codec.HTJ2K) and not bytes(stream[-64:]).rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+    if codec in (Codec.JPEG, Codec.HTJ2K) and not _is_ended(stream):
         # These two decoders fill what is missing with grey and say nothing; the others refuse.
         raise Refused("truncated", tags=(PIXEL_DATA,))
     if stated.precision != pixels.bits_stored:
@@ -261,6 +261,15 @@ def _compressed(
     clips = not lossless and stated.precision > pixels.bits_stored
     bits = stated.precision if clips else min(pixels.bits_stored, stated.precision)
     return Frame(samples=samples, shift=0, bits=bits, notes=tuple(notes), clips=clips)
+
+
+def _is_ended(stream: memoryview) -> bool:
+    """Whether the end marker stands behind the first scan; inside of coded data it cannot occur."""
+    end = b"\xff\xd9"
+    if end in bytes(stream[-64:]):
+        return True
+    whole = bytes(stream)  # writers pad with more, and with other bytes than zero
+    return end in whole[max(whole.find(b"\xff\xda"), whole.find(b"\xff\x93"), 0) :]
 
 
 @contextmanager

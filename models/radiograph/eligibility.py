@@ -87,7 +87,7 @@ def choose(headers: Sequence[InstanceHeader]) -> int:
             "DERIVED" in header.image_type,
             _VIEW_RANK.get(header.view, len(_VIEW_RANK)),
             -(header.rows or 0) * (header.columns or 0),
-            [int(part) for part in header.sop_instance_uid.split(".")],
+            [int(part) if part.isdecimal() else -1 for part in header.sop_instance_uid.split(".")],
             header.sop_instance_uid,
         )
 

@@ -46,6 +46,8 @@ RADIOGRAPH_CLASSES = frozenset(
 )
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+# Anonymisers of public collections put hexadecimal digests there.
+_UID_LIKE = re.compile(r"[0-9A-Za-z]+([._-][0-9A-Za-z]+)*")
 _MODALITIES = RADIOGRAPH_MODALITIES | terms(
     "AR ASMT AU BI BMD CT DG DOC ECG EPS ES FID GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS "
     "M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PLAN PR PT PX REG RESP RF "
@@ -66,6 +68,8 @@ _CHARACTER_SETS = re.compile(
 )
 _AGE = re.compile(r"(\d{1,3})([DWMY]?)")
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
+_OLDEST = 120
+"""Years; 999 and the like are place-holders."""
 _MAX_ID_CHARACTERS = 64
 
 
@@ -159,8 +163,11 @@ _KINDS = {each.name: _KIND_OF_ANNOTATION[str(each.type)] for each in fields(Inst
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text is digits and dots of at most 64 characters (PS3.5 section 9; leading zeros allowed)."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
+    """Whether a text can serve as an identifier: at most 64 characters, digits and dots (PS3.5 section 9).
+
+    Letters are let through, because a digest identifies as well; nothing that means something in a path.
+    """
+    return len(text) <= 64 and _UID_LIKE.fullmatch(text) is not None
 
 
 def read_header(path: Path | str, limits: Limits | None = None) -> InstanceHeader:
@@ -179,7 +186,7 @@ def header_of(opened: OpenedFile, limits: Limits) -> InstanceHeader:
     dataset = opened.dataset
     notes = list(opened.notes)
     modality = _term(dataset, MODALITY, _MODALITIES)
-    uids = _identity(dataset, modality, notes)
+    uids = _identity(opened, modality, notes)
     has_pixel_data = PIXEL_DATA in dataset
     is_radiograph = modality in RADIOGRAPH_MODALITIES
     rows, columns, frames = _geometry(dataset, notes, limits)
@@ -189,7 +196,7 @@ def header_of(opened: OpenedFile, limits: Limits) -> InstanceHeader:
         if any(tag in dataset for tag in _FLOAT_PIXELS):
             if is_radiograph:
                 raise Refused("unsupported_pixel_format", tags=_FLOAT_PIXELS)
-        elif is_radiograph or uids["sop_class_uid"] in RADIOGRAPH_CLASSES:
+        elif uids["sop_class_uid"] in RADIOGRAPH_CLASSES and (is_radiograph or modality is None):
             raise Refused("no_pixel_data", tags=(PIXEL_DATA,))
         elif modality is None:
             raise Refused("not_an_image", tags=(PIXEL_DATA,))
@@ -234,9 +241,10 @@ def header_of(opened: OpenedFile, limits: Limits) -> InstanceHeader:
     )
 
 
-def _identity(dataset: DataSet, modality: str | None, notes: list[str]) -> dict[str, str]:
+def _identity(opened: OpenedFile, modality: str | None, notes: list[str]) -> dict[str, str]:
     """The four UIDs. An object that is never read may lack its study: it is filed as its own."""
     uids: dict[str, str] = {}
+    repeated = dict(zip((SOP_CLASS_UID, SOP_INSTANCE_UID), opened.media_storage, strict=True))
     parents = () if modality in RADIOGRAPH_MODALITIES else (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
     for name, tag in (
         ("sop_class_uid", SOP_CLASS_UID),
@@ -244,14 +252,18 @@ def _identity(dataset: DataSet, modality: str | None, notes: list[str]) -> dict[
         ("study_instance_uid", STUDY_INSTANCE_UID),
         ("series_instance_uid", SERIES_INSTANCE_UID),
     ):
-        uid = dataset.text(tag)
+        uid = opened.dataset.text(tag)
         if uid is None and tag in parents:
             uid = uids["sop_instance_uid"]
             notes.append("study_uid_missing")
+        if uid is None and (uid := repeated.get(tag)) is not None:
+            notes.append("uid_from_meta")
         if uid is None:
             raise Refused("identity_missing", tags=(tag,))
         if not is_uid(uid):
             raise Refused("invalid_uid", tags=(tag,))
+        if not _UID.fullmatch(uid):
+            notes.append("uid_with_letters")
         uids[name] = uid
     return uids
 
@@ -322,7 +334,7 @@ def _date(text: str | None) -> date | None:
 def _age(dataset: DataSet, study_date: date | None, notes: list[str]) -> float | None:
     """Patient Age (0010,1010), else birth date to study date; the birth date itself goes no further."""
     matched = _AGE.fullmatch((dataset.text(PATIENT_AGE) or "").upper())
-    if matched:
+    if matched and int(matched[1]) / _AGE_UNITS[matched[2]] <= _OLDEST:
         if not matched[2]:
             notes.append("age_without_unit")
         return round(int(matched[1]) / _AGE_UNITS[matched[2]], 2)
@@ -330,7 +342,7 @@ def _age(dataset: DataSet, study_date: date | None, notes: list[str]) -> float |
     if born and study_date:
         years = (study_date - born).days / 365.25
         # Anonymisers write 1900-01-01 on either side; such an age says nothing.
-        if 0 <= years <= 120:
+        if 0 <= years <= _OLDEST:
             return round(years, 2)
     notes.append("age_unknown")
     return None

@@ -28,7 +28,9 @@ from models.radiograph.syntaxes import (
     TransferSyntax,
 )
 
+_MEDIA_STORAGE_CLASS, _MEDIA_STORAGE_INSTANCE = 0x00020002, 0x00020003
 _TRANSFER_SYNTAX_UID = 0x00020010
+_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class OpenedFile:
     dataset: DataSet
     syntax: TransferSyntax
     notes: tuple[str, ...]
+    media_storage: tuple[str | None, str | None] = (None, None)
+    """SOP class and instance as the file meta information repeats them."""
 
 
 def map_file(path: Path | str, limits: Limits) -> memoryview:
@@ -69,18 +73,23 @@ def open_buffer(buffer: bytes | memoryview, limits: Limits) -> OpenedFile:
     notes: list[str] = []
     position = _after_preamble(buffer)
     if position is None:
-        return _open_bare(reader)
-    if position == 0:
+        return _open_bare(reader, 0)
+    if position != 132:
         notes.append("no_part10_header")
-    uid: str | None = None
+    uid = sop_class = sop_instance = None
+    if bytes(buffer[position : position + 2]) != b"\x02\x00":
+        return _open_bare(reader, position)
     while position + 8 <= reader.size and bytes(buffer[position : position + 2]) == b"\x02\x00":
         element = reader.element(position, EXPLICIT_LITTLE)
         position = element.start + element.length
         if position > reader.size:
             raise Refused("truncated", tags=(element.tag,))
-        if element.tag == _TRANSFER_SYNTAX_UID:
-            meta = DataSet(reader, {element.tag: element}, EXPLICIT_LITTLE)
-            uid = meta.text(_TRANSFER_SYNTAX_UID)
+        meta = DataSet(reader, {element.tag: element}, EXPLICIT_LITTLE)
+        sop_class = meta.text(_MEDIA_STORAGE_CLASS) or sop_class
+        sop_instance = meta.text(_MEDIA_STORAGE_INSTANCE) or sop_instance
+        uid = meta.text(_TRANSFER_SYNTAX_UID) or uid
+    if sop_class == _DIRECTORY_CLASS:
+        raise Refused("disc_directory", tags=(_MEDIA_STORAGE_CLASS,))
     if uid is None:
         raise Refused("transfer_syntax_missing", tags=(_TRANSFER_SYNTAX_UID,))
     if uid in DEFLATED_UIDS:
@@ -92,7 +101,14 @@ def open_buffer(buffer: bytes | memoryview, limits: Limits) -> OpenedFile:
     if encoding != syntax.encoding:
         notes.append("vr_encoding_mismatch")
     elements, _ = reader.scan(position, reader.size, encoding)
-    opened = OpenedFile(dataset=DataSet(reader, elements, encoding), syntax=syntax, notes=tuple(notes))
+    if reader.has_strays:
+        notes.append("stray_delimiter")
+    opened = OpenedFile(
+        dataset=DataSet(reader, elements, encoding),
+        syntax=syntax,
+        notes=tuple(notes),
+        media_storage=(sop_class, sop_instance),
+    )
     _check_fragments(opened)
     return opened
 
@@ -100,6 +116,8 @@ def open_buffer(buffer: bytes | memoryview, limits: Limits) -> OpenedFile:
 def _after_preamble(buffer: bytes | memoryview) -> int | None:
     if bytes(buffer[128:132]) == b"DICM":
         return 132
+    if bytes(buffer[:4]) == b"DICM":
+        return 4
     if bytes(buffer[:4]) in (b"\x02\x00\x00\x00", b"\x02\x00\x01\x00", b"\x02\x00\x10\x00"):
         return 0
     return None
@@ -115,8 +133,9 @@ def _true_encoding(buffer: bytes | memoryview, position: int, declared: Encoding
     return IMPLICIT_LITTLE if declared.little else declared
 
 
-def _open_bare(reader: Reader) -> OpenedFile:
-    head = bytes(reader.buffer[:8])
+def _open_bare(reader: Reader, position: int) -> OpenedFile:
+    """A data set without file meta information, whose encoding shows in its first element."""
+    head = bytes(reader.buffer[position : position + 8])
     explicit = head[4:6] in EXPLICIT_VRS
     if head[:2] == b"\x08\x00":
         encoding, uid = (
@@ -127,14 +146,15 @@ def _open_bare(reader: Reader) -> OpenedFile:
     else:
         raise Refused("not_dicom")
     try:
-        elements, _ = reader.scan(0, reader.size, encoding)
+        elements, _ = reader.scan(position, reader.size, encoding)
     except Refused as refusal:
         # Anything may begin with these two bytes; a data set names its SOP class near the front.
         if b"1.2.840.10008." in bytes(reader.buffer[:4096]):
             raise
         raise Refused("not_dicom") from refusal
     dataset = DataSet(reader, elements, encoding)
-    return OpenedFile(dataset=dataset, syntax=SYNTAXES[uid], notes=("no_part10_header",))
+    notes = ("no_part10_header", *(("stray_delimiter",) if reader.has_strays else ()))
+    return OpenedFile(dataset=dataset, syntax=SYNTAXES[uid], notes=notes)
 
 
 def _check_fragments(opened: OpenedFile) -> None:

@@ -78,12 +78,17 @@ _QUARANTINED: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "invalid_uid",
-        "A unique identifier holds something other than digits and dots, or more than 64 characters.",
+        "A unique identifier holds signs that none may hold, or more than 64 of them.",
         "Ask the vendor of the sending system; the object cannot be filed safely.",
     ),
     (
+        "disc_directory",
+        "The object is a DICOMDIR, the directory of an exported disc.",
+        "Nothing to do; the images that were on the disc are read on their own.",
+    ),
+    (
         "not_an_image",
-        "The object is of an unknown class and carries no pixel data.",
+        "The object names no modality and carries no pixel data.",
         "Nothing to do unless an image was expected under this key.",
     ),
     (
@@ -250,6 +255,9 @@ REASONS: Mapping[str, Reason] = MappingProxyType(_table())
 
 _NOTES: tuple[tuple[str, str], ...] = (
     ("no_part10_header", "The file has no Part 10 preamble; the encoding was told from the data set."),
+    ("stray_delimiter", "A delimiter that belongs to no sequence was skipped."),
+    ("uid_from_meta", "The SOP class or instance UID was taken from the file meta information."),
+    ("uid_with_letters", "An identifier holds letters, against the standard, and was kept as it is."),
     ("study_uid_missing", "The study or series UID is absent; the object was filed as its own study."),
     ("view_contradiction", "View Position and another attribute contradict each other; neither counts."),
     (

@@ -37,7 +37,8 @@ def terms(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-VIEW_POSITION, VIEW_CODES = 0x00185101, 0x00540220
+VIEW_POSITION, VIEW_CODES, PATIENT_ORIENTATION = 0x00185101, 0x00540220, 0x00200020
+_VIEW_MODIFIERS = 0x00540222
 BODY_PART, ANATOMIC_REGION = 0x00180015, 0x00082218
 _PROCEDURE_CODES = (0x00081032, 0x00321064)
 _SERIES_TEXTS = (0x0008103E, 0x00181030, 0x00181400)
@@ -71,8 +72,11 @@ _SPECIAL = terms(
     "OBLIQUE OBL DECUBITUS DECUB LLD RLD LORDOTIC AXIAL APICAL LAO RAO LPO RPO LLO RLO "
     "TANGENTIAL SUPEROINFERIOR"
 )
+_POSTURES = terms("DECUBITUS DECUB LLD RLD LORDOTIC")
 
-_CHEST = terms("CHEST THORAX CXR LUNG LUNGS TORAX TORACE POUMON POUMONS LUNGE THORACIQUE BRUSTKORB")
+_CHEST = terms(
+    "CHEST THORAX CXR LUNG LUNGS TORAX TORACE TORAKS POITRINE POUMON POUMONS LUNGE THORACIQUE BRUSTKORB"
+)
 _ELSEWHERE = terms(
     "ABDOMEN ABD PELVIS SPINE CSPINE TSPINE LSPINE SSPINE RIB RIBS STERNUM CLAVICLE SHOULDER "
     "HUMERUS HAND WRIST ELBOW FOREARM HIP FEMUR KNEE ANKLE FOOT EXTREMITY SKULL HEAD NECK JAW "
@@ -82,8 +86,8 @@ _NOWHERE = frozenset({"", "UNKNOWN", "UNDEFINED", "NONE", "OTHER", "UNSPECIFIED"
 # SNOMED CT and SRT codes for thorax, chest, lung (CID 4009, 4031).
 _CHEST_CODES = frozenset({"51185008", "43799004", "816094009", "39607008", "T-D3000", "T-28000"})
 
-_POINTS = re.compile(r"\b([AP])\. ?([AP])\b\.?")
-_JOINED = re.compile(r"\b(POSTERO|ANTERO|SUPERO)[ -](ANTERIOR|POSTERIOR|INFERIOR)\b")
+_POINTS = re.compile(r"(?<![A-Z])([AP])(?:\. ?|[-/])([AP])(?![A-Z])\.?")
+_JOINED = re.compile(r"\b(POSTERO|ANTERO|SUPERO)[ _-](ANTERIOR|POSTERIOR|INFERIOR)\b")
 
 
 def words(text: str) -> frozenset[str]:
@@ -109,6 +113,9 @@ def view_of_text(text: str) -> View:
 
 def _view_of_codes(dataset: DataSet) -> View:
     for item in dataset.items(VIEW_CODES):
+        modifiers = [view_of_text(each.text(_CODE_MEANING) or "") for each in item.items(_VIEW_MODIFIERS)]
+        if View.OTHER in modifiers:  # an antero-posterior view, lordotic
+            return View.OTHER
         coded = _CODES.get(item.text(_CODE_VALUE) or "", View.UNKNOWN)
         if coded is not View.UNKNOWN:
             return coded
@@ -127,14 +134,26 @@ def find_view(dataset: DataSet) -> tuple[View, list[str]]:
     """The view and the notes about how it was found."""
     stated = view_of_text(dataset.text(VIEW_POSITION) or "")
     coded = _view_of_codes(dataset)
-    described = {
-        view
-        for text in _descriptions(dataset, _SERIES_TEXTS, _PROCEDURE_CODES[:1])
-        if (view := view_of_text(text)) is not View.UNKNOWN
-    }
+    texts = _descriptions(dataset, _SERIES_TEXTS, _PROCEDURE_CODES[:1])
+    described = {view_of_text(text) for text in texts} - {View.UNKNOWN}
+    view, notes = _weigh(stated, coded, described)
+    if view.is_frontal and any(words(text) & _POSTURES for text in texts):
+        # The position of the beam does not tell these; a description that does says more, and nothing else.
+        return View.OTHER, [*notes, "view_from_text"]
+    if view.is_frontal and (dataset.text(PATIENT_ORIENTATION) or "")[:1].upper() in ("A", "P"):
+        # PS3.3 C.7.6.1.1.1: rows of a frontal view run to the left or right, those of a lateral one to the
+        # front or back.
+        return View.UNKNOWN, ["view_contradiction"]
+    return view, notes
+
+
+def _weigh(stated: View, coded: View, described: set[View]) -> tuple[View, list[str]]:
+    """What View Position, the codes and the descriptions say together."""
     if stated is not View.UNKNOWN:
         # A code that says lateral where the position says frontal, or the reverse: nobody can tell
         # which one was left at its default, so neither is believed.
+        if stated.is_frontal and coded is View.OTHER:
+            return coded, ["view_from_code"]  # an oblique or lordotic view has a position too
         if coded is not View.UNKNOWN and coded.is_frontal != stated.is_frontal:
             return View.UNKNOWN, ["view_contradiction"]
         differs = any(view.is_frontal != stated.is_frontal for view in described)

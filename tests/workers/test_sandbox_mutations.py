@@ -6,12 +6,11 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from models.radiograph.reasons import REASONS, Refused
-from tests.dicom_cases.odd import ELIGIBILITY, GREY
-from tests.dicom_cases.radiographs import Storage, drawn_chest, every_storage, file_of, store
+from tests.dicom_cases.files import CASES
+from tests.dicom_cases.radiographs import drawn_chest, every_storage, store
 from workers.sandbox import Sandbox
 
 DAMAGE = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xfe\xff\x00\xe0", b"\xff\xff", b"\0\0\0\x80")
@@ -19,11 +18,10 @@ RENDERINGS = ("voi-v1", "voi-v1-j2k-reduced", "mimic-jpg-v1")
 
 
 def small_files() -> list[bytes]:
-    """Every ninth storage and every odd header of a small picture."""
+    """Every ninth storage of a small picture, and every odd file."""
     picture = drawn_chest(0, 160, 150)
     stored = [store(picture, storage) for storage in list(every_storage())[::9]]
-    values = picture.astype(np.int64) * 16
-    return stored + [file_of(values, Storage(bits=12), case.changes) for case in (*GREY, *ELIGIBILITY)]
+    return stored + [case.make() for case in CASES.values()]
 
 
 def damaged(whole: bytes, rng: random.Random) -> bytes:

@@ -12,8 +12,9 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from models.radiograph.reasons import Refused
 from models.radiograph.rendering import render_buffer
-from tests.dicom_cases.odd import Changes
+from tests.dicom_cases.odd import Changes, window
 from tests.dicom_cases.radiographs import Storage, drawn_chest, file_of
+from tests.dicom_cases.recipes import CENTER, WIDTH, anatomy, synthetic
 from tests.dicom_cases.writer import EXPLICIT_BIG
 
 WINDOW = (0x00281050, 0x00281051)
@@ -31,38 +32,9 @@ def ramp(low: int = 0, high: int = 4095) -> NDArray[np.int64]:
     return np.arange(low, high + 1, dtype=np.int64).reshape(-1, 64)
 
 
-# --- The order of operations: a synthetic radiograph with anatomy between padding and a marker. ---
+# --- The order of operations; tests/dicom_cases/recipes.py has the grey levels of each. ---
 
-ANATOMY_LOW, ANATOMY_HIGH = 1140, 2040  # 71 and 127 of 255 when 0..4095 becomes 0..255
-# The window that puts the anatomy at 10..241: slope 231/900, so w - 1 = 255 * 900/231.
-CENTER, WIDTH = "1597.8", "994.5"
-
-
-def synthetic() -> NDArray[np.int64]:
-    """Anatomy with a padded border (0) and a marker (4095), 12 bits."""
-    values = np.zeros((200, 200), np.int64)
-    values[20:180, 20:180] = np.linspace(ANATOMY_LOW, ANATOMY_HIGH, 160 * 160).reshape(160, 160).astype(int)
-    values[25:30, 25:30] = 4095
-    return values
-
-
-def anatomy(grey: NDArray[np.int64]) -> tuple[int, int]:
-    inside = grey[20:180, 31:180]  # beside the marker
-    return int(inside.min()), int(inside.max())
-
-
-WINDOWED: Changes = {WINDOW[0]: ("DS", CENTER), WINDOW[1]: ("DS", WIDTH)}
-
-
-def test_a_window_gives_the_anatomy_10_to_241() -> None:
-    low, high = anatomy(shown(synthetic(), WINDOWED))
-    assert (low, high) == (10, 241)
-
-
-def test_percentiles_without_padding_give_the_anatomy_the_whole_range() -> None:
-    low, high = anatomy(shown(synthetic(), {0x00280120: ("US", 0)}))
-    assert low <= 2
-    assert high == 255
+WINDOWED: Changes = window(f"{CENTER}", f"{WIDTH}")
 
 
 def test_percentiles_with_undeclared_padding_waste_grey_levels() -> None:
@@ -70,26 +42,13 @@ def test_percentiles_with_undeclared_padding_waste_grey_levels() -> None:
     assert low > 100
 
 
-def test_min_and_max_squeeze_the_anatomy_before_mimic_equalises() -> None:
-    values = synthetic()
-    scaled = values * 255 // 4095
-    assert anatomy(scaled)[1] == 127
-    image = render_buffer(file_of(values, Storage(bits=12)), "mimic-jpg-v1")
-    assert image.notes == ()
-
-
-def test_monochrome1_is_windowed_first_and_inverted_once() -> None:
-    values = 4095 - synthetic()
-    center = 4095 - float(CENTER) + 1  # LINEAR is symmetric about c - 0.5
-    changes: Changes = {
-        WINDOW[0]: ("DS", f"{center:g}"),
-        WINDOW[1]: ("DS", WIDTH),
-        0x00280004: ("CS", "MONOCHROME1"),
-    }
-    assert anatomy(shown(values, changes)) == anatomy(shown(synthetic(), WINDOWED))
-    # Inverting first and windowing the inverse with the same window would leave 0..13.
-    inverse_first = np.clip((4095 - values - (center - float(WIDTH) / 2)) / (float(WIDTH) - 1) * 255, 0, 255)
-    assert anatomy(inverse_first.astype(np.int64))[1] <= 13
+def test_the_mimic_rendering_takes_no_note_of_the_window() -> None:
+    plain, windowed = (
+        render_buffer(file_of(synthetic(), Storage(bits=12), changes), "mimic-jpg-v1")
+        for changes in ({}, WINDOWED)
+    )
+    np.testing.assert_array_equal(plain.image, windowed.image)
+    assert plain.notes == windowed.notes == ()
 
 
 @pytest.mark.parametrize("shape", [None, "INVERSE", "IDENTITY", "LIN OD"])
@@ -304,11 +263,11 @@ def test_signed_padding_is_found_whichever_representation_it_was_written_with(vr
     ],
 )
 def test_half_a_rescale_counts_and_is_noted(changes: Changes, slope: float, intercept: int) -> None:
-    window: Changes = {WINDOW[0]: ("DS", "800"), WINDOW[1]: ("DS", "1200")}
+    shifted = window("800", "1200")
     whole: Changes = {0x00281053: ("DS", f"{slope}"), 0x00281052: ("DS", f"{intercept}")}
-    rendered = render_buffer(file_of(ramp(), Storage(bits=12), window | changes))
+    rendered = render_buffer(file_of(ramp(), Storage(bits=12), shifted | changes))
     assert "rescale_incomplete" in rendered.notes
-    np.testing.assert_array_equal(rendered.preview, shown(ramp(), window | whole))
+    np.testing.assert_array_equal(rendered.preview, shown(ramp(), shifted | whole))
 
 
 def test_a_voi_lut_that_announces_16_bits_and_uses_12_is_not_shown_black() -> None:

@@ -50,7 +50,7 @@ def test_each_real_file_ends_in_an_expected_outcome(
         ("broken_or_odd/meta_missing_tsyntax.dcm", "transfer_syntax_missing"),
         ("broken_or_odd/rtplan_truncated.dcm", "truncated"),
         ("charset_stub/chrJapMulti.dcm", "no_pixel_data"),
-        ("charset_stub/chrSQEncoding.dcm", "identity_missing"),
+        ("charset_stub/chrSQEncoding.dcm", "not_an_image"),
         ("nonchest_radiograph/RG3_UNC.dcm", "not_chest_radiograph"),
         ("nonchest_radiograph/XA1_JPLY.dcm", "wrong_modality"),
         ("other_modality/SCImageStorage_Deflated.dcm", "refused_transfer_syntax"),
