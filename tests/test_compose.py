@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from db.config import DatabaseSettings
 from orchestration import pipeline
-from orchestration.embedded import object_store, postgres
+from orchestration.embedded import object_store, postgres, prepare
 from orchestration.embedded.home import Home
 from orchestration.settings import Settings, known_names, load
 from workers.runtime import Unit
@@ -511,6 +511,7 @@ def test_the_roles_of_the_database_are_those_of_the_embedded_one() -> None:
     made = set(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD", roles, flags=re.M))
     assert made == {postgres.OWNER, postgres.WORKER, postgres.ANALYST}
     assert f"ALTER DATABASE {postgres.DATABASE} OWNER TO {postgres.OWNER};" in roles
+    assert roles.endswith(prepare.NOT_FOR_EVERYBODY)
 
 
 @pytest.mark.slow
@@ -576,8 +577,10 @@ def test_a_fresh_postgres_gets_the_roles_and_the_owner_can_migrate(
         assert ask("worker", "SELECT count(*) FROM step") == (0,)
         assert ask("analyst", "SELECT count(*) FROM analytics.worklist") == (0,)
         assert ask("analyst", "SHOW transaction_read_only") == ("on",)
-        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-            ask("analyst", "SELECT count(*) FROM step")
+        for statement in ("SELECT count(*) FROM step", "SELECT lo_create(0)", "SELECT pg_advisory_lock(1)"):
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                ask("analyst", statement)
+        assert ask("worker", "SELECT pg_try_advisory_lock(1)") == (True,)
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             ask("worker", "DELETE FROM step")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):

@@ -17,3 +17,19 @@ ALTER DATABASE nightread OWNER TO nightread_owner;
 REVOKE ALL ON DATABASE nightread FROM PUBLIC;
 GRANT CONNECT ON DATABASE nightread TO nightread_owner, nightread_worker, nightread_analyst;
 CREATE EXTENSION IF NOT EXISTS vector;
+
+-- Everybody may call these in a fresh Postgres: with large objects an analyst could fill the disk, with advisory
+-- locks hold up the sweep and the imports. orchestration/embedded/prepare.py has the same text.
+DO $$
+DECLARE one record;
+BEGIN
+    FOR one IN SELECT oid::regprocedure AS name, proname FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+          AND (proname ~ '^(lo_|pg_advisory_|pg_try_advisory_)' OR proname IN ('loread', 'lowrite'))
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
+        IF one.proname LIKE '%advisory%' THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO nightread_owner, nightread_worker', one.name);
+        END IF;
+    END LOOP;
+END $$;

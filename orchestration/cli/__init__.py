@@ -21,13 +21,13 @@ VERBS = {
     "drain": ("night", "Wait until no work is left."),
     "redrive": ("night", "Try again what failed for good."),
     "doctor": ("night", "Look for what is wrong with this installation."),
-    "sql": ("night", "Ask the documented views in SQL."),
+    "sql": ("sql", "Ask the documented views in SQL."),
 }
 NOUNS = {
     "study": "Submit studies, show one, find similar cases.",
     "object": "List stored objects and what became of them.",
-    "exemplar": "Import and count the reported cases that may be retrieved.",
-    "release": "Make, seal and activate releases of the networks.",
+    "exemplar": "Import the reported cases that may be retrieved; re-index them.",
+    "release": "Make, seal, promote and roll back releases of the networks.",
     "job": "Look at long work, cancel or resume it.",
     "model": "Summarise a recipe's networks; check an encoder.",
     "train": "Train both stages of a recipe.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -66,3 +67,55 @@ def sheet(
 
     draw_sheet(out, seed=seed, n=n, size=size, columns=columns, outlines=outlines)
     typer.echo(str(out))
+
+
+@app.command()
+def fill(
+    studies: Annotated[int, typer.Option(min=1, help="Number of studies.")] = 10_000,
+    days: Annotated[int, typer.Option(min=1, help="Days over which they arrived.")] = 730,
+    seed: Annotated[int, typer.Option(min=0, max=999_999, help="Same seed, same rows.")] = 0,
+    exemplars: Annotated[
+        int, typer.Option(min=1, help="Number of exemplars, in two index versions.")
+    ] = 5_000,
+    until: Annotated[
+        datetime | None,
+        typer.Option(help="The last arrives before this moment, UTC; default: the last 07:00."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fill although real studies are here.")] = False,
+) -> None:
+    """Fill the database with rows for load tests: studies and all that hangs from them, but no image.
+
+    Two releases, both marked untrained, and some of everything: lanes, late images, re-reads, ineligible,
+    quarantined and failed studies, work under way. Nothing was read and nothing is medicine. Their Study
+    Instance UIDs begin with 2.25.70737676. A running worker would try the steps under way and fail at them:
+    fill with `nightread up --no-workers`. Exit code 1: real studies are here, or this seed is.
+
+    Example: nightread phantom fill --studies 1000000
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from db.engine import make_engine
+    from orchestration.cli._common import fail, running_settings
+    from orchestration.filling import Filling, last_morning, tables_in_words
+    from orchestration.filling import fill as fill_database
+
+    url = running_settings().database.migration_url
+    if url is None:
+        fail("There is no database: run `nightread up --no-workers` first.")
+    moment = last_morning(datetime.now(UTC)) if until is None else until.replace(tzinfo=UTC)
+    console = Console(stderr=True)
+    begun = time.monotonic()
+    engine = make_engine(url.get_secret_value(), application="nightread-fill")
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Filling", total=studies)
+        counts = fill_database(
+            engine,
+            Filling(studies=studies, days=days, seed=seed, exemplars=exemplars, until=moment),
+            force=force,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    engine.dispose()
+    typer.echo(f"Filled in {time.monotonic() - begun:.0f} s; rows now: {tables_in_words(counts)}.")

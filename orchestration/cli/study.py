@@ -124,3 +124,47 @@ def show(
                 typer.echo(f"{name}.{inner:<20} {content}")
         else:
             typer.echo(f"{name:<20} {'' if value is None else value}")
+
+
+@app.command()
+def similar(
+    study: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many.")] = 10,
+    index_version: Annotated[
+        int | None, typer.Option(help="Index version to search; default: the active one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the most similar exemplars of a study (Eq. 8), never of its own patient.
+
+    The study must have been read by a release with the encoder of the index version. Exit code 1: it was
+    not, or there is no such study or version.
+
+    Example: nightread study similar 2.25.4711 -k 5
+    """
+    from db.analytics.similar import similar_exemplars
+    from db.engine import make_engine, transaction
+
+    site = running_settings()
+    assert site.database.url is not None
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        found = similar_exemplars(session, study, k=k, index_version=index_version)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("There is no exemplar of another patient.")
+    print_table(
+        ("rank", "exemplar", "similarity", "visual", "disease", "labels"),
+        (
+            (
+                one["rank"],
+                one["exemplar_id"],
+                f"{one['similarity']:.4f}",
+                f"{one['visual_similarity']:.4f}",
+                f"{one['disease_similarity']:.4f}",
+                ", ".join(one["labels"] or []),
+            )
+            for one in found
+        ),
+    )

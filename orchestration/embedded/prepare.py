@@ -37,6 +37,25 @@ def prepare_database(settings: Settings, embedded: bool) -> None:
     upgrade(url.get_secret_value())
 
 
+# Everybody may call these in a fresh Postgres: with large objects an analyst could fill the disk, with
+# advisory locks hold up the sweep and the imports. deploy/postgres/roles.sql has the same text.
+NOT_FOR_EVERYBODY = """
+DO $$
+DECLARE one record;
+BEGIN
+    FOR one IN SELECT oid::regprocedure AS name, proname FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+          AND (proname ~ '^(lo_|pg_advisory_|pg_try_advisory_)' OR proname IN ('loread', 'lowrite'))
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one.name);
+        IF one.proname LIKE '%advisory%' THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO nightread_owner, nightread_worker', one.name);
+        END IF;
+    END LOOP;
+END $$;
+"""
+
+
 def make_roles_and_database(home: Home, settings: Settings) -> None:
     """The four roles of an embedded Postgres, its database and the extension ``vector``."""
     import psycopg2
@@ -86,6 +105,7 @@ def make_roles_and_database(home: Home, settings: Settings) -> None:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            cursor.execute(NOT_FOR_EVERYBODY)
     finally:
         connection.close()
 
