@@ -278,17 +278,24 @@ class Window:
     time_zone: str
 
 
-_HOLD = text(
-    """WITH here AS (SELECT now() AT TIME ZONE :zone AS local)
-    UPDATE step SET run_after = (
-            date_trunc('day', here.local) + CAST(:begin AS time)
-            + CASE WHEN here.local::time < CAST(:begin AS time) THEN interval '0' ELSE interval '1 day' END
-        ) AT TIME ZONE :zone
-    FROM here
-    WHERE step.reading_id = ANY(:ids) AND step.stage = :stage AND step.lane > 0
-      AND NOT CASE WHEN CAST(:begin AS time) < CAST(:end AS time)
-          THEN here.local::time >= CAST(:begin AS time) AND here.local::time < CAST(:end AS time)
-          ELSE here.local::time >= CAST(:begin AS time) OR here.local::time < CAST(:end AS time) END"""
+# Held steps look as if they had never been tried: that is how `backlog` and `drain` know them.
+_HOLD = """WITH here AS (SELECT now() AT TIME ZONE :zone AS local),
+    closed AS (
+        SELECT (date_trunc('day', local) + CAST(:begin AS time)
+                + CASE WHEN local::time < CAST(:begin AS time) THEN interval '0' ELSE interval '1 day' END
+               ) AT TIME ZONE :zone AS until
+        FROM here
+        WHERE NOT CASE WHEN CAST(:begin AS time) < CAST(:end AS time)
+            THEN local::time >= CAST(:begin AS time) AND local::time < CAST(:end AS time)
+            ELSE local::time >= CAST(:begin AS time) OR local::time < CAST(:end AS time) END),
+    picked AS (
+        SELECT step.id, closed.until FROM closed CROSS JOIN step WHERE step.lane > 0 AND {which}
+        FOR UPDATE OF step SKIP LOCKED)
+    UPDATE step SET run_after = picked.until, attempt = 0, outages = 0, reason = NULL
+    FROM picked WHERE step.id = picked.id RETURNING step.id"""
+_HOLD_NEW = text(_HOLD.format(which="step.reading_id = ANY(:ids) AND step.stage = :stage"))
+_HOLD_READY = text(
+    _HOLD.format(which="step.state = 'ready' AND step.run_after <= now() AND step.stage = ANY(:stages)")
 )
 
 
@@ -328,7 +335,7 @@ def hold(session: Session, reading_ids: Sequence[int], *, stage: str, window: Wi
     """Outside the window let the first step of routine and backfill readings wait for its beginning."""
     if reading_ids:
         session.execute(
-            _HOLD,
+            _HOLD_NEW,
             {
                 "zone": window.time_zone,
                 "begin": window.begin,
@@ -337,6 +344,25 @@ def hold(session: Session, reading_ids: Sequence[int], *, stage: str, window: Wi
                 "stage": stage,
             },
         )
+
+
+def hold_unfinished(session: Session, *, stages: Sequence[str], window: Window) -> int:
+    """Outside the window let routine and backfill steps of these stages wait for its next beginning.
+
+    What the window did not finish goes on in the next one, with fresh attempts; what is being computed is
+    finished. Returns how many steps wait now that did not.
+    """
+    return len(
+        session.execute(
+            _HOLD_READY,
+            {
+                "zone": window.time_zone,
+                "begin": window.begin,
+                "end": window.end,
+                "stages": list(stages),
+            },
+        ).all()
+    )
 
 
 _REREAD = text(

@@ -107,6 +107,8 @@ def make_app(site: Settings) -> Celery:
 
 def interval_s(tick: pipeline.Tick, site: Settings) -> float:
     """Seconds between two ticks; 0 leaves the tick out."""
+    if tick.name == "schedule" and not any(vars(site.schedule).values()):
+        return 0
     return site.intake.sweep_s if tick.name == "sweep" else tick.every_s
 
 

@@ -1,4 +1,4 @@
-"""What beat sends: settle, pump, reap, sweep. Level-triggered, each safe to run twice at once."""
+"""What beat sends: settle, pump, reap, schedule, sweep. Level-triggered, each safe to run twice at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import text
 from db import claims, releases, studies
 from db.engine import lasting_connection, transaction
 from db.errors import StoreError
-from orchestration import pipeline
+from orchestration import pipeline, schedules
 from orchestration.app import ring, settings
 from orchestration.sweep import sweep
 from orchestration.wiring import context
@@ -37,6 +37,11 @@ def settle(site: Context) -> None:
         made += batch
         if batch == 0:
             break
+    if window is not None:
+        with transaction(site.engine) as session:
+            held = studies.hold_unfinished(session, stages=pipeline.READING_STAGES, window=window)
+        if held:
+            log.info("window_closed", steps=held)
     if made:
         log.info("studies_settled", readings=made)
         ring(pipeline.FIRST_READING_STAGE)
@@ -96,6 +101,16 @@ def sweep_bucket(site: Context) -> bool:
     return True
 
 
+def schedule(site: Context) -> None:
+    """Start the jobs whose schedule has fired."""
+    with transaction(site.engine) as session:
+        started = schedules.start_due(session, settings())
+    for job in started:
+        log.info("schedule_fired", job_id=job)
+    if started:
+        ring(pipeline.JOB_STAGE)
+
+
 class _Sweeper:
     """Runs the sweep beside the clock.
 
@@ -123,6 +138,7 @@ _TICKS: Mapping[str, Callable[[Context], object]] = {
     "settle": settle,
     "pump": pump,
     "reap": reap,
+    "schedule": schedule,
     "sweep": sweeper.start,
 }
 

@@ -25,19 +25,12 @@ def examine() -> list[Check]:
         site = load()
     except SettingsError as error:
         return [*checks, Check(mark="wrong", what="settings", finding=str(error))]
-    if any(vars(site.schedule).values()):
-        checks.append(
-            Check(
-                mark="note",
-                what="settings",
-                finding="NIGHTREAD_SCHEDULE__…: this version schedules nothing yet",
-            )
-        )
     parts: tuple[Callable[[Settings], Iterator[Check]], ...] = (
         _database,
         _broker,
         _objects,
         _release,
+        _schedules,
         _computation,
     )
     for part in parts:
@@ -120,6 +113,65 @@ def _release(site: Settings) -> Iterator[Check]:
         what="exemplars",
         finding=f"{count} exemplars, index version {pair.index_version or 'none: drafts have no exemplar'}",
     )
+
+
+def _schedules(site: Settings) -> Iterator[Check]:
+    from datetime import UTC, datetime
+
+    from db.engine import make_engine, transaction
+    from orchestration import cron, schedules
+
+    yield from _running_schedules(site)
+    wanted = schedules.configured(site)
+    if not wanted:
+        yield Check(mark="ok", what="schedules", finding="none is set; training is started by hand")
+        return
+    assert site.database.url is not None
+    zone, now = site.worklist.zone, datetime.now(UTC)
+    with transaction(make_engine(site.database.url.get_secret_value())) as session:
+        for name, expression in wanted.items():
+            following = cron.parse(expression).next(now, zone).astimezone(zone)
+            last = schedules.last_run(session, name)
+            said = "has not run yet" if last is None else f"its last run, job {last.id}, is {last.state}"
+            yield Check(
+                mark="note" if last is not None and last.state == "failed" else "ok",
+                what=f"schedule {name}",
+                finding=f"{expression}, next at {following:%Y-%m-%d %H:%M %Z}; {said}",
+            )
+
+
+def _running_schedules(site: Settings) -> Iterator[Check]:
+    """Whether the home that runs here will do what this command was told: it may have begun with less."""
+    from orchestration.embedded import control, processes
+    from orchestration.embedded.home import Home
+    from orchestration.schedules import KINDS, configured
+
+    home = Home(path=site.home)
+    rows = {row.queue or row.role: row.state for row in control.status(home)}
+    if not rows:
+        return  # another machine or another supervisor runs it, and what it was told cannot be seen
+    if configured(site):
+        missing = [name for name in ("beat", "clock", "jobs") if rows.get(name) != "running"]
+        if missing:
+            yield Check(
+                mark="wrong",
+                what="schedules",
+                finding=f"nothing is started while {' and '.join(missing)} do not run; run `nightread up`",
+            )
+    _, specifications = processes.read_plan(home)
+    clock = next((one.environment for one in specifications if one.queue == "clock"), None)
+    if clock is None:
+        return
+    for name in KINDS:
+        variable = f"NIGHTREAD_SCHEDULE__{name.upper()}"
+        told, here = clock.get(variable) or None, getattr(site.schedule, name)
+        if told != here:
+            yield Check(
+                mark="wrong",
+                what=f"schedule {name}",
+                finding=f"it is {here or 'not set'} here and {told or 'not set'} in the clock that runs; "
+                "run `nightread up` again with the settings that you mean",
+            )
 
 
 def _computation(site: Settings) -> Iterator[Check]:

@@ -32,6 +32,7 @@ STAGES: tuple[Stage, ...] = (
 ``jobs`` stands beside the flow: what people and schedules ask for.
 """
 
+READING_STAGES = tuple(stage.name for stage in STAGES if stage.unit is Unit.READING)
 FIRST_OBJECT_STAGE = "receive"
 FIRST_READING_STAGE = "ingest"
 JOB_STAGE = "jobs"
@@ -54,9 +55,11 @@ TICKS: tuple[Tick, ...] = (
     Tick(name="settle", every_s=1, purpose="makes readings of studies that are quiet or complete"),
     Tick(name="pump", every_s=5, purpose="rings again for every stage that has work"),
     Tick(name="reap", every_s=2, purpose="takes back leases that ran out, or whose worker died"),
+    Tick(name="schedule", every_s=5, purpose="starts the jobs whose schedule has fired"),
     Tick(name="sweep", every_s=60, purpose="lists the bucket and announces what no event told"),
 )
-"""``sweep`` takes its interval from ``NIGHTREAD_INTAKE__SWEEP_S``; 0 leaves it out."""
+"""``sweep`` takes its interval from ``NIGHTREAD_INTAKE__SWEEP_S``; 0 leaves it out. ``schedule`` is left out
+where no schedule is set."""
 
 CLOCK_QUEUE = "clock"
 

@@ -32,6 +32,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from db.config import DatabaseSettings, ObjectStoreSettings
 from models.pathologies import Pathology
+from workers.rules import GateRules
 
 PREFIX = "NIGHTREAD_"
 OTHER_NAMES = frozenset(
@@ -203,18 +204,55 @@ class ScheduleSettings(_Section):
     """When the clock starts long jobs: five cron fields in the site's time zone, or not set for never."""
 
     training: str | None = None
+    """Trains the next release, which is published and not promoted."""
     evaluation: str | None = None
+    """Measures the active and the newest release on the gate's studies."""
+    promotion: str | None = None
+    """Promotes the newest release, if it passes the gate."""
     reindex: str | None = None
+    """Builds the exemplar vectors anew."""
 
-    @field_validator("training", "evaluation", "reindex")
+    @field_validator("training", "evaluation", "promotion", "reindex")
     @classmethod
-    def _five_fields(cls, cron: str | None) -> str | None:
-        if not cron:
+    def _five_fields(cls, expression: str | None) -> str | None:
+        if not expression:
             return None
-        fields = cron.split()
-        if len(fields) != 5 or not all(re.fullmatch(r"[\d*/,\-a-zA-Z]+", field) for field in fields):
-            raise ValueError("must have the five fields of cron, for example 0 2 * * 6")
-        return cron
+        from orchestration import cron  # only where a schedule is set: it needs Celery
+
+        cron.parse(expression)
+        return expression
+
+
+class TrainingSettings(_Section):
+    """What a scheduled training trains, and ``nightread train release`` where no option says otherwise."""
+
+    datasets: Annotated[list[str], NoDecode, BeforeValidator(_split_list)] = ["reported"]
+    """``KIND:PATH``, or ``reported`` for the exemplars of this site; ``a,b`` or a JSON list for several."""
+    recipe: str | None = None
+    """Whose optimisation; by default the recipe of the active release, whose sizes are kept in any case."""
+    seed: int = 0
+    stage1_steps: Annotated[int, Field(ge=1)] | None = None
+    """The recipe's epochs where it is not set."""
+    stage2_steps: Annotated[int, Field(ge=1)] | None = None
+    from_active: bool = True
+    """Start from the active release's encoder."""
+    text_encoder: str | None = None
+    """Folder or pinned hub id of the frozen text encoder; without one there is no contrastive loss."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 50
+    """Steps between checkpoints."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """How many read or draw images."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Of a CPU; half of the cores where it is not set."""
+
+
+class GateSettings(_Section):
+    """On what a release is held against the active one before it is promoted."""
+
+    dataset: str = GateRules.dataset
+    """Its held-out split is read; exemplars come from its training split."""
+    studies: Annotated[int, Field(ge=8)] = GateRules.studies
+    drafts: Annotated[int, Field(ge=0)] = GateRules.drafts
 
 
 def default_home() -> Path:
@@ -248,6 +286,8 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     patients: PatientSettings = PatientSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
 
     @field_validator("home")
     @classmethod

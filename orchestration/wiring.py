@@ -11,7 +11,7 @@ from db.studies import QuietPeriods
 from models.pathologies import PATHOLOGIES, Pathology
 from orchestration.cache import keep_kernels
 from orchestration.settings import Settings, SettingsError, load
-from workers.context import Context, SiteRules
+from workers.context import Context, GateRules, SiteRules
 
 _NO_DISEASE = (Pathology.NO_FINDING, Pathology.SUPPORT_DEVICES)
 """They raise no acuity unless the site gives them a weight."""
@@ -36,6 +36,7 @@ def site_rules(site: Settings) -> SiteRules:
         acuity_weights=weights | {p.value: float(w) for p, w in site.worklist.weights.items()},
         patient_key=site.patients.hash_key.get_secret_value().encode(),
         device=site.model.device,
+        gate=GateRules(dataset=site.gate.dataset, studies=site.gate.studies, drafts=site.gate.drafts),
     )
 
 

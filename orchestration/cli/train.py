@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestration.cli._common import JsonOption, fail, print_json, print_table, say
+from orchestration.cli._train_release import release
 
 if TYPE_CHECKING:
     from training.loop import Tell
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from training.plans import Plan
 
 app = typer.Typer(help="Train both stages of a recipe.", no_args_is_help=True)
+app.command("release")(release)
 
 DatasetOption = Annotated[
     list[str], typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT. Repeat it to pool several.")
