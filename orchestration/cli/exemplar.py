@@ -100,7 +100,7 @@ class _Progress:
     def show(self, done: int, total: int) -> None:
         now = time.monotonic()
         rate = done / max(now - self._begun, 1e-6)
-        text = f"{done} of {total} {self._what}, {rate:.0f} a second"
+        text = f"{done} of {total} {self._what}, {rate:.3g} a second"
         if sys.stderr.isatty():
             bar = "#" * (30 * done // max(total, 1))
             end = "\n" if done == total else ""

@@ -1,8 +1,7 @@
-"""The verbs of the night: ``worklist``, ``drain``, ``redrive``, ``doctor``, ``sql``."""
+"""The verbs of the night: ``worklist``, ``drain``, ``redrive``, ``doctor``."""
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -221,73 +220,6 @@ def redrive(
         print_json(counts)
     else:
         typer.echo(f"Tried again: {_listed(counts)}." if counts else "Nothing is dead.")
-
-
-@app.command()
-def sql(
-    query: Annotated[
-        str | None, typer.Argument(help="One SELECT over the schema analytics; none: psql.")
-    ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask the documented views in SQL, as the role that may read nothing else.
-
-    Example: nightread sql "select state, count(*) from analytics.worklist group by state"
-    """
-    site = running_settings()
-    if site.database.analyst_url is None:
-        fail("There is no analyst: set NIGHTREAD_DATABASE__ANALYST_URL.")
-    url = site.database.analyst_url.get_secret_value()
-    if query is None:
-        _open_psql(url)
-        return
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-
-    from db.engine import make_engine
-
-    try:
-        with make_engine(url, application="nightread-sql").connect() as connection:
-            result = connection.execute(text(query.replace(":", "\\:")))
-            names = list(result.keys())
-            rows = [tuple(row) for row in result]
-    except DBAPIError as error:
-        fail(str(error.orig).strip().split("\n")[0])
-    if as_json:
-        print_json([dict(zip(names, row, strict=True)) for row in rows])
-    elif csv:
-        import csv as csv_module
-
-        writer = csv_module.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows(rows)
-    else:
-        print_table(names, rows)
-
-
-def _open_psql(url: str) -> None:
-    import os
-    import shutil
-
-    from sqlalchemy import make_url
-
-    from orchestration.embedded.postgres import binaries
-
-    own = binaries() / "psql"
-    program = str(own) if own.exists() else shutil.which("psql")
-    if program is None:
-        fail("psql is not installed; give a query as an argument instead.")
-    place = make_url(url)
-    environment = dict(os.environ) | {
-        "PGHOST": place.host or "",
-        "PGPORT": str(place.port or 5432),
-        "PGUSER": place.username or "",
-        "PGPASSWORD": place.password or "",
-        "PGDATABASE": place.database or "",
-        "PGOPTIONS": "-c search_path=analytics,public",
-    }
-    os.execve(program, [program], environment)  # noqa: S606
 
 
 @app.command()
