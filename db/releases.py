@@ -109,7 +109,8 @@ def switch(
 ) -> None:
     """Make a pair active, in one row and so at one moment. Readings under way keep theirs.
 
-    The switch is kept in ``release_switch`` for ``roll_back``; switching to what is active does nothing.
+    The switch is kept in ``release_switch`` for ``roll_back``; switching to what is active does nothing. That
+    an import gave a release its first index version was nobody's decision, and no rollback takes it away.
 
     Raises:
         IndexVersionNotUsable: If the version is not ready, or made by an encoder that the release lacks.
@@ -130,6 +131,7 @@ def switch(
             previous_index_version=previous[1],
             cause=cause,
             requested_by=requested_by,
+            undone_at=func.now() if cause == "import" else None,
         )
     )
 

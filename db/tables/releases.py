@@ -68,7 +68,7 @@ class ReleaseSwitchRecord(Record):
     requested_by: Mapped[str] = mapped_column(Text, comment="The person or schedule that asked.")
     switched_at: Mapped[datetime] = timestamp("When the pair became active.", default_now=True)
     undone_at: Mapped[datetime | None] = timestamp(
-        "When a rollback undid it; a rollback itself is undone by nothing.", nullable=True
+        "When a rollback undid it; set at once where nothing may: rollback, import.", nullable=True
     )
 
 

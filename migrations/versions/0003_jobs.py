@@ -202,7 +202,7 @@ def _switches() -> None:
         ),
         sa.Column("requested_by", sa.Text(), nullable=False, comment="The person or schedule that asked."),
         _moment("switched_at", "When the pair became active.", default_now=True),
-        _moment("undone_at", "When a rollback undid it; a rollback itself is undone by nothing."),
+        _moment("undone_at", "When a rollback undid it; set at once where nothing may: rollback, import."),
         sa.ForeignKeyConstraint(["release_id"], ["release.id"], name=op.f("fk_release_switch_release_id")),
         sa.ForeignKeyConstraint(
             ["index_version"], ["exemplar_index.id"], name=op.f("fk_release_switch_index_version")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, seal and activate releases of the networks.", no_args_is_help=True)
 
+DEMO_RELEASE = Path(__file__).resolve().parents[2] / "releases" / "demo"
+"""What ``make demo`` reads with."""
+
 TOKENIZER_REPORTS = 4000
 """Phantom reports that an untrained release's tokenizer learns its words from."""
 
@@ -94,6 +97,31 @@ def seal(
     seal_folder(folder)
     record, active = publish(make_context(site), folder)
     _tell(record, active, folder, as_json)
+
+
+@app.command()
+def add(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A sealed release folder; by default the demo release.", exists=True, file_okay=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a release that was made elsewhere; the first one of a site becomes active.
+
+    Nothing of it is changed: a file that is not what its manifest says is an error. The demo release comes
+    with Nightread. It was trained on drawn studies and is not medicine.
+
+    Example: nightread release add demo/release
+    """
+    from orchestration.wiring import make_context
+    from workers.releases import publish
+
+    site = running_settings()
+    record, active = publish(make_context(site), folder or DEMO_RELEASE)
+    _tell(record, active, folder or DEMO_RELEASE, as_json)
 
 
 @app.command("convert-weights")
@@ -321,7 +349,7 @@ def history(as_json: JsonOption = False) -> None:
                 "release": session.get_one(ReleaseRecord, one.release_id).digest,
                 "index_version": one.index_version,
                 "requested_by": one.requested_by,
-                "undone": one.undone_at is not None and one.cause != "rollback",
+                "undone": one.undone_at is not None and one.cause not in {"rollback", "import"},
             }
             for one in releases.switches(session)
         ]
