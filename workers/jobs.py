@@ -12,7 +12,7 @@ import importlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -47,12 +47,14 @@ JOB_REASONS: Mapping[str, str] = {
     "no_images": "No exemplar has an image as this release reads them.",
     "not_trainable": "The data sets or the recipe cannot be used, or a step was not finite.",
     "gate_refused": "The release reads worse than the active one.",
+    "no_gate_studies": "The data set of the gate cannot be used; set NIGHTREAD_GATE__DATASET to another.",
+    "no_release": "There is no release to begin with.",
     "unknown_kind": "This version knows no job of this kind; it was asked for by another.",
 }
 
 _REPORT_EVERY_S = 0.5
 _LOOK_EVERY_S = 0.25
-_LEASE_S = 20.0
+_LEASE_S = 60.0
 _PATIENCE_S = 60.0
 
 
@@ -159,11 +161,14 @@ class Job:
         """
         self._look(None)
 
-    def give_way(self) -> float:
+    def give_way(self, before_waiting: Callable[[], object] | None = None) -> float:
         """Wait while the worklist has work for the accelerator; call it between batches. A check-point too.
 
         The lease is kept meanwhile. Called more often than every quarter of a second it does nothing, so it
         may be called after every training step.
+
+        Args:
+            before_waiting: Called once when it is about to wait, for example to give memory back.
 
         Returns:
             Seconds that it waited.
@@ -176,6 +181,8 @@ class Job:
             return 0.0
         begun = time.monotonic()
         log.info("job_gives_way", job_id=self.id)
+        if before_waiting is not None:
+            before_waiting()
         self._look(True)
         while self._worklist_busy():
             time.sleep(_LOOK_EVERY_S)

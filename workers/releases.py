@@ -77,7 +77,8 @@ def promote(context: Context, job: Job) -> Mapping[str, Any]:
     ``[begin, end, time zone]`` or null; ``requested_by``.
 
     Raises:
-        JobFailed: ``gate_refused``, ``verification_failed`` or ``no_images``; nothing was switched.
+        JobFailed: ``gate_refused``, ``no_gate_studies``, ``verification_failed`` or ``no_images``; nothing
+            was switched.
     """
     with transaction(context.engine) as session:
         candidate = releases.find(session, job.arguments["release"])
@@ -108,7 +109,7 @@ def _pass_gate(
     """What the gate says, kept in the checkpoint; it is asked again where another release is active now.
 
     Raises:
-        JobFailed: If it refuses the release.
+        JobFailed: If it refuses the release, or its studies cannot be read.
     """
     if not job.arguments.get("gate", True):
         return None
@@ -116,13 +117,17 @@ def _pass_gate(
     kept: dict[str, Any] | None = job.checkpoint.get("gate")
     if kept is not None and kept["against"] == against:
         return kept
+    from training.datasets.common import DatasetError
     from workers.gate import compare
 
     def progress(done: int, total: int) -> None:
         job.give_way()
         job.report(done, total, "comparing with the active release")
 
-    verdict = compare(context, candidate, active, progress)
+    try:
+        verdict = compare(context, candidate, active, progress)
+    except DatasetError as error:
+        raise JobFailed("no_gate_studies", str(error)) from error
     said = {**verdict.to_json(), "against": against}
     if not verdict.passed:
         raise JobFailed("gate_refused", verdict.sentence, {"release": candidate.digest, "gate": said})

@@ -2,12 +2,15 @@
 
 A training may be killed at any instruction. Its checkpoints lie below the home in ``training/job-N``, and a
 worker that takes it up goes on from the last one to the same losses, bit for bit; where the folder is lost
-it begins anew and comes to the same. Each attempt works in a folder of its own, a copy of the last one's: a
-worker that hung past its lease and wakes writes where nobody reads.
+it begins anew and comes to the same. What decides the losses is therefore settled once and kept in the job:
+the release that it follows, what the data sets were at that moment, the number of threads. Each attempt
+works in a folder of its own, a copy of the last one's: a worker that hung past its lease and wakes writes
+where nobody reads. In the end losses and TensorBoard events are what is left there.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -19,6 +22,7 @@ import structlog
 
 from db import releases
 from db.engine import transaction
+from db.errors import NoActiveRelease, ReleaseNotFound
 from db.tables import ReleaseRecord
 from workers.context import Context
 from workers.errors import WorkerStopping
@@ -39,37 +43,48 @@ def train(context: Context, job: Job) -> Mapping[str, Any]:
     ``processes``, ``threads``.
 
     Raises:
-        JobFailed: ``not_trainable``: the data sets or the recipe cannot be used, or a step was not finite.
+        JobFailed: ``not_trainable``: the data sets or the recipe cannot be used, or a step was not finite;
+            ``no_release``: there is none to follow.
+        OutOfDeviceMemory: If the accelerator has no room; tried again later.
     """
+    import torch
+
     from models.devices import resolve_device
-    from models.errors import ModelError
+    from models.errors import ModelError, OutOfDeviceMemory
     from training.loop import StopAsked
     from training.successor import all_steps, train_successor
     from workers.releases import publish
 
+    if "result" in job.checkpoint:
+        return cast("Mapping[str, Any]", job.checkpoint["result"])
+    home = context.home / "training" / f"job-{job.id}"
     try:
-        record = _begin(context, job)
-        base = context.release(record.id)
-        _set_threads(job.arguments.get("threads"))
+        base = context.release(_begin(context, job).id)
+        torch.set_num_threads(job.checkpoint["threads"])
         wanted = _wanted(job)
-        out = _own_folder(context, job)
+        out = _own_folder(home, job)
         steps = all_steps(base, wanted)
         train_successor(
             base,
             wanted,
             out,
-            cache=context.home / "training" / f"job-{job.id}" / "cache",
+            cache=home / "cache",
             device=resolve_device(context.rules.device),
             processes=int(job.arguments.get("processes") or 1),
             tell=lambda phase: _teller(job, phase, steps, wanted.checkpoint_every),
+            pause=lambda: _give_way(job),
         )
     except StopAsked as asked:
         raise asked.__cause__ or asked from None
+    except OutOfDeviceMemory:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemory("the device has no room for a training step") from error
     except (ModelError, ValueError) as error:
         raise JobFailed("not_trainable", str(error)) from error
     made, active = publish(context, out / "release")
     log.info("release_trained", job_id=job.id, release_id=made.id)
-    return {
+    result = {
         "release": made.digest,
         "name": made.name,
         "trained": made.trained,
@@ -78,36 +93,44 @@ def train(context: Context, job: Job) -> Mapping[str, Any]:
         "validation": made.manifest["metrics"]["validation"],
         "folder": str(out),
     }
+    # Kept before anything is removed: a worker that dies now must not begin anew.
+    job.save(**{**job.checkpoint, "result": result})
+    _remove_what_is_published(home, out)
+    return result
 
 
 def evaluate(context: Context, job: Job) -> Mapping[str, Any]:
     """Measure releases on the gate's held-out studies: the one that is named, or the active and the newest.
 
     Arguments: ``release`` or null.
+
+    Raises:
+        JobFailed: ``no_release``: it is not there; ``no_gate_studies``: the gate's data set cannot be used.
     """
+    from training.datasets.common import DatasetError
 
     def progress(done: int, total: int) -> None:
         job.give_way()
         job.report(done, total, "drafting")
 
     with transaction(context.engine) as session:
-        if job.arguments.get("release"):
-            chosen = [releases.find(session, job.arguments["release"])]
-        else:
-            active = releases.active(session).release
-            newest = newest_release(session)
-            chosen = [active] if newest is None or newest.id == active.id else [active, newest]
-    rows: list[dict[str, Any]] = []
-    for record in chosen:
-        for row in measure(context, record, progress).rows:
-            rows.append(
-                {
-                    "release": record.digest[:12],
-                    "name": record.name,
-                    "measure": row.measure,
-                    "figure": row.candidate,
-                }
-            )
+        chosen = [_release(session, job.arguments.get("release"))]
+        newest = newest_release(session)
+        if not job.arguments.get("release") and newest is not None and newest.id != chosen[0].id:
+            chosen.append(newest)
+    try:
+        rows = [
+            {
+                "release": record.digest[:12],
+                "name": record.name,
+                "measure": row.measure,
+                "figure": row.candidate,
+            }
+            for record in chosen
+            for row in measure(context, record, progress).rows
+        ]
+    except DatasetError as error:
+        raise JobFailed("no_gate_studies", str(error)) from error
     return {"dataset": context.rules.gate.dataset, "figures": rows}
 
 
@@ -121,15 +144,27 @@ def newest_release(session: Any) -> ReleaseRecord | None:
     )
 
 
+def _release(session: Any, named: str | None) -> ReleaseRecord:
+    """The release that is named, or the active one."""
+    try:
+        return releases.find(session, named) if named else releases.active(session).release
+    except (NoActiveRelease, ReleaseNotFound) as error:
+        raise JobFailed("no_release", str(error)) from error
+
+
 def _begin(context: Context, job: Job) -> ReleaseRecord:
     """Settle what the training begins with, once: a resumed one must not see another release or set."""
     with transaction(context.engine) as session:
-        named = job.checkpoint.get("base") or job.arguments.get("base")
-        record = releases.find(session, named) if named else releases.active(session).release
+        record = _release(session, job.checkpoint.get("base") or job.arguments.get("base"))
     if "datasets" not in job.checkpoint:
-        datasets = [resolve(context, spec) for spec in job.arguments["datasets"]]
-        name = f"{record.recipe}-{datetime.now(UTC):%Y%m%d-%H%M}"
-        job.save(base=record.digest, datasets=datasets, name=name, run=None)
+        job.save(
+            base=record.digest,
+            datasets=[resolve(context, spec) for spec in job.arguments["datasets"]],
+            name=f"{record.recipe}-{datetime.now(UTC):%Y%m%d-%H%M}",
+            # Sums over threads round by their number, and another machine may have more cores.
+            threads=int(job.arguments.get("threads") or max(1, (os.cpu_count() or 2) // 2)),
+            run=None,
+        )
     return record
 
 
@@ -152,8 +187,7 @@ def _wanted(job: Job) -> Any:
     return Wanted(datasets=tuple(job.checkpoint["datasets"]), name=job.checkpoint["name"], **given)
 
 
-def _own_folder(context: Context, job: Job) -> Path:
-    home = context.home / "training" / f"job-{job.id}"
+def _own_folder(home: Path, job: Job) -> Path:
     before: str | None = job.checkpoint.get("run")
     own = f"run-{secrets.token_hex(4)}"
     (home / own).mkdir(parents=True, mode=0o700)
@@ -161,10 +195,41 @@ def _own_folder(context: Context, job: Job) -> Path:
         if (home / str(before) / name).is_dir():
             shutil.copytree(home / str(before) / name, home / own / name)
     job.save(**{**job.checkpoint, "run": own})
-    for left in home.glob("run-*"):
-        if left.name != own:
-            shutil.rmtree(left, ignore_errors=True)
+    _remove_other_runs(home, home / own)
     return home / own
+
+
+def _remove_other_runs(home: Path, own: Path) -> None:
+    for left in home.glob("run-*"):
+        if left != own:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_what_is_published(home: Path, out: Path) -> None:
+    """Keep losses and events alone: a site that trains each week would fill its disk."""
+    _remove_other_runs(home, out)
+    for folder in (home / "cache", out / "release"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in out.rglob("*.safetensors"):
+        file.unlink(missing_ok=True)
+
+
+def _give_way(job: Job) -> None:
+    """Wait for the worklist, and end the run where the job is to end."""
+    from training.loop import StopAsked
+
+    try:
+        job.give_way(_free_device_memory)
+    except (JobCancelled, WorkerStopping) as asked:
+        raise StopAsked from asked
+
+
+def _free_device_memory() -> None:
+    """Give back what is allocated and not in use: the worklist's networks may need it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _teller(job: Job, phase: str, steps: tuple[int, int], checkpoint_every: int) -> Any:
@@ -174,8 +239,8 @@ def _teller(job: Job, phase: str, steps: tuple[int, int], checkpoint_every: int)
     before = {"stage 1": 0, "stage 2": steps[0]}.get(phase)
 
     def tell(done: int, total: int, figures: Mapping[str, float]) -> None:
+        _give_way(job)
         try:
-            job.give_way()
             text = f"{phase}, {done} of {total}"
             if before is None:
                 job.report(None, None, text)
@@ -191,10 +256,3 @@ def _teller(job: Job, phase: str, steps: tuple[int, int], checkpoint_every: int)
             raise StopAsked from asked
 
     return tell
-
-
-def _set_threads(threads: Any) -> None:
-    if threads:
-        import torch
-
-        torch.set_num_threads(int(threads))

@@ -24,7 +24,7 @@ def release(
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
     job: Annotated[bool, typer.Option("--job", help="Ask the jobs worker for it instead.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run, in the foreground; resumed where it exists.")
+        Path | None, typer.Option(help="Folder of the run in this terminal: a new one, or one to go on with.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,6 +66,8 @@ def release(
 
 
 def _in_the_foreground(site: Any, arguments: dict[str, Any], out: Path | None) -> tuple[Any, Path]:
+    from datetime import UTC, datetime
+
     from db import releases
     from db.engine import transaction
     from models.devices import resolve_device
@@ -80,7 +82,8 @@ def _in_the_foreground(site: Any, arguments: dict[str, Any], out: Path | None) -
         with transaction(context.engine) as session:
             named = arguments["base"]
             record = releases.find(session, named) if named else releases.active(session).release
-        folder = out or site.home / "training" / "foreground"
+        folder = out or site.home / "training" / f"by-hand-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        say(f"Training in {folder}; after an interruption the same command with --out {folder} goes on.")
         kept = {
             name: arguments[name]
             for name in ("recipe", "seed", "stage1_steps", "stage2_steps", "from_active", "text_encoder")

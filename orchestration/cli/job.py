@@ -137,7 +137,7 @@ def print_job(job: dict[str, Any]) -> None:
     rows: list[tuple[str, object]] = [
         ("job", f"{job['id']} {job['kind']}"),
         ("state", job["state"]),
-        ("asked by", job["requested_by"] + (f", schedule {job['schedule']}" if job["schedule"] else "")),
+        ("asked by", job["requested_by"]),
         ("arguments", _pairs(job["arguments"])),
         ("progress", progress_line(job)),
         ("figures", _pairs(job["figures"])),
