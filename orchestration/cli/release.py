@@ -14,7 +14,7 @@ from orchestration.cli._common import JsonOption, print_json, print_table, runni
 if TYPE_CHECKING:
     from db.tables import ReleaseRecord
 
-app = typer.Typer(help="Make, seal and activate releases of the networks.", no_args_is_help=True)
+app = typer.Typer(help="Make, seal, promote and roll back releases of the networks.", no_args_is_help=True)
 
 DEMO_RELEASE = Path(__file__).resolve().parents[2] / "releases" / "demo"
 """What ``make demo`` reads with."""
@@ -289,7 +289,9 @@ def promote(
         )
     else:
         if result.get("gate"):
-            typer.echo(f"{result['gate']['table']}\n{result['gate']['sentence']}")
+            typer.echo(result["gate"]["table"])
+            if result["gate"]["passed"]:  # else it is the job's reason
+                typer.echo(result["gate"]["sentence"])
         print_verification(result.get("verification"))
         if found["state"] == "done":
             _tell(record, True, None, False)
