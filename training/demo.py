@@ -65,8 +65,8 @@ SCALES: Mapping[str, Scale] = {
         studies=12000,
         text_steps=600,
         language_steps=1400,
-        stage1_steps=7000,
-        stage2_steps=1200,
+        stage1_steps=5600,
+        stage2_steps=800,
         test_studies=500,
     ),
     "tiny": Scale(

@@ -83,6 +83,8 @@ class LoopOptions:
     """Steps between checkpoints."""
     tensorboard: bool = True
     max_steps: int | None = None
+    schedule: float = 1.0
+    """Length of the cosine in steps that are taken: above 1 the run ends before its rate is zero."""
     """Stop the schedule here instead of after the epochs."""
 
     def __post_init__(self) -> None:
@@ -180,7 +182,7 @@ def fit(
         (out / LOSSES).open("a", encoding="utf-8") as losses,
     ):
         while state.step < total:
-            rate = learning_rate(state.step, total, optimisation)
+            rate = learning_rate(state.step, round(options.schedule * total), optimisation)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             figures = _take_step(task, state, optimisation, options, each)

@@ -341,6 +341,7 @@ def train_stage1(
         average=plan.stage1.average,
         validate_every=plan.stage1.validate_every,
         max_steps=max_steps,
+        schedule=plan.stage1.schedule,
         checkpoint_every=checkpoint_every,
         tensorboard=tensorboard,
     )
