@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from benchmarks import bench_network, bench_scan
+from benchmarks import bench_decode, bench_network, bench_scan
 from benchmarks.measure import machine
 from models.selective_scan import available_forms
 from models.vmamba import VMambaConfig
@@ -23,7 +23,7 @@ def _line(what: str, ratio: tuple[float, float], gate: tuple[float, float], *, p
     verdict = "goal" if ratio[0] >= gate[1] else "ok" if reached else "MISSED"
     print(
         f"  {what:<34}{ratio[0] * scale:7.1f}{unit} by bests, {ratio[1] * scale:7.1f}{unit} by medians; "
-        f"at least {gate[0] * scale:g}{unit}, goal {gate[1] * scale:g}{unit}: {verdict}"
+        f"at least {gate[0] * scale:.3g}{unit}, goal {gate[1] * scale:.3g}{unit}: {verdict}"
     )
     return reached
 
@@ -64,6 +64,13 @@ def main() -> int:
         reached &= _line(f"compiled against {form}", ratio, bench_network.GATES[form])
     reached &= _line("share of the ceiling", whole["ceiling"], bench_network.GATES["ceiling"], percent=True)
     _line("share of its products alone", whole["products_alone"], (0, 1), percent=True)
+    decoding = bench_decode.shares(arguments.rounds)
+    print("\nDICOM of 2,544 x 3,056, bytes in memory to 224 px, one thread, processor time")
+    for kind, what in (
+        ("lossless", "decoder's share, JPEG lossless"),
+        ("reduced", "JPEG 2000 full / reduced"),
+    ):
+        reached &= _line(what, decoding[kind], bench_decode.GATES[kind], percent=kind == "lossless")
     print(f"\nload at the end: {machine().rsplit('load ', 1)[1]}")
     return 0 if reached else 1
 

@@ -26,28 +26,35 @@ class Timing:
 
 
 def interleave(
-    actions: Mapping[str, Callable[[], object]], *, rounds: int, most_repeats: int = 10
+    actions: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    most_repeats: int = 10,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time every action in turn, round after round, so that a busy spell of the machine meets all of them.
 
     A short action is repeated within its turn until it has had about as long as the longest, at most
     ``most_repeats`` times: otherwise a long one, being seldom disturbed for its whole length and never left
-    alone for all of it, would be compared with a lucky or an unlucky instant.
+    alone for all of it, would be compared with a lucky or an unlucky instant. What runs on one thread and
+    waits for nothing may be timed by its processor time, ``time.thread_time``.
     """
     warm = {}
     for name, act in actions.items():
-        start = time.perf_counter()
+        start = clock()
         act()
-        warm[name] = time.perf_counter() - start
+        warm[name] = clock() - start
     longest = max(warm.values())
-    repeats = {name: max(1, min(most_repeats, int(longest / seconds))) for name, seconds in warm.items()}
+    repeats = {
+        name: max(1, min(most_repeats, int(longest / max(seconds, 1e-9)))) for name, seconds in warm.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
         for name, act in actions.items():
             for _ in range(repeats[name]):
-                start = time.perf_counter()
+                start = clock()
                 act()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {
         name: Timing(best_s=min(values), median_s=statistics.median(values))
         for name, values in seconds.items()

@@ -7,7 +7,6 @@ ignored (a manifest) or gone.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,13 @@ from db.objects import StoredObject
 from db.studies import InstanceFacts, StudyFacts
 from db.tables import Lane, ObjectRecord, ObjectState
 from models.radiograph.eligibility import EligibilityPolicy, assess
-from models.radiograph.header import InstanceHeader
+from models.radiograph.header import InstanceHeader, is_uid
 from models.radiograph.reasons import REASONS, Disposition, Refused
 from workers.context import Context
 from workers.identity import patient_hash
 
 _URGENT = {"STAT", "HIGH"}
 _MANIFEST_LIMIT_BYTES = 1024 * 1024
-_UID = re.compile(r"[0-9.]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ def _read_manifest(path: Path, sha256: bytes, lane: Lane) -> Outcome:
         good = (
             isinstance(expected, list)
             and len(expected) > 0
-            and all(isinstance(one, str) and _UID.fullmatch(one) for one in [uid, *expected])
+            and all(isinstance(one, str) and is_uid(one) for one in [uid, *expected])
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         good = False

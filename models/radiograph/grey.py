@@ -222,7 +222,7 @@ def codes_of(frame: Frame, pixels: PixelAttributes, *, must_count: bool) -> Code
     is left out where all codes are plain values and nobody needs to know how often they occur.
     """
     possible = 1 << (8 * frame.samples.dtype.itemsize)
-    low, high = int(frame.samples.min()), int(frame.samples.max())
+    low, high = _ends(frame.samples)
     counts: Integers | None = None
     if must_count or pixels.is_signed or frame.shift or high >> pixels.bits_stored:
         every = _histogram(frame.samples)
@@ -247,6 +247,13 @@ def stored_range(pixels: PixelAttributes) -> tuple[int, int]:
     """Lowest and highest stored value that Bits Stored allow."""
     lowest = -1 << (pixels.bits_stored - 1) if pixels.is_signed else 0
     return lowest, lowest + (1 << pixels.bits_stored) - 1
+
+
+def _ends(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[int, int]:
+    import cv2
+
+    low, high, _, _ = cv2.minMaxLoc(samples)  # both in one pass
+    return int(low), int(high)
 
 
 def _histogram(samples: NDArray[np.uint8] | NDArray[np.uint16]) -> Integers:
