@@ -107,7 +107,7 @@ def fill(
     _refuse(engine, filling, force=force)
     templates = _templates(filling.seed)
     for_sql = _prepare(engine, filling) | {"normal": [one["id"] for one in templates if one["is_normal"]]}
-    _fill_chunks(engine, filling, templates, for_sql, progress)
+    _fill_chunks(engine, filling.studies, _small_tables(filling, templates), for_sql, progress)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in TABLES:
             connection.execute(text(f'VACUUM (ANALYZE) "{table}"'))
@@ -119,12 +119,12 @@ def fill(
 
 def _fill_chunks(
     engine: Engine,
-    filling: Filling,
-    templates: Sequence[dict[str, Any]],
+    studies: int,
+    tables: Mapping[str, _Rows],
     for_sql: Mapping[str, Any],
     progress: Callable[[int, int], None],
 ) -> None:
-    chunks = iter(range(0, filling.studies, CHUNK_STUDIES))  # one iterator: each takes what is next
+    chunks = iter(range(0, studies, CHUNK_STUDIES))  # one iterator: each takes what is next
     broken = Event()
     done = 0
 
@@ -132,17 +132,17 @@ def _fill_chunks(
         nonlocal done
         try:
             with engine.connect() as connection:
-                _session(connection, filling, templates)
+                _session(connection, tables)
                 for begin in chunks:
                     if broken.is_set():
                         return
-                    end = min(begin + CHUNK_STUDIES, filling.studies)
+                    end = min(begin + CHUNK_STUDIES, studies)
                     connection.execute(text("TRUNCATE filled_study, filled_reading, filled_object"))
                     for statement in (*CHUNK, *STATEMENTS):
                         connection.execute(text(statement), {**for_sql, "begin": begin, "end": end})
                     connection.commit()
                     done += end - begin
-                    progress(done, filling.studies)
+                    progress(done, studies)
         except BaseException:
             broken.set()
             raise
@@ -174,6 +174,7 @@ def _prepare(engine: Engine, filling: Filling) -> dict[str, Any]:
     import numpy as np
 
     rng = np.random.default_rng(filling.seed)
+    exemplar_rows = _exemplar_rows(filling)  # before the transaction, which must not idle
     with transaction(engine) as session:
         made = []
         for name in ("a", "b"):
@@ -199,7 +200,7 @@ def _prepare(engine: Engine, filling: Filling) -> dict[str, Any]:
                 ).id
             )
         first_exemplar = _reserve(session.connection(), "exemplar", filling.exemplars)
-        _add_exemplars(session.connection(), filling, first_exemplar)
+        _add_exemplars(session.connection(), exemplar_rows, first_exemplar)
         versions = []
         for release_id in made:
             digest = session.scalar(
@@ -250,7 +251,7 @@ def _reserve(connection: Connection, table: str, count: int) -> int:
     return int(first or 0) - count
 
 
-def _add_exemplars(connection: Connection, filling: Filling, first: int) -> None:
+def _exemplar_rows(filling: Filling) -> list[dict[str, Any]]:
     from training.datasets.phantom.report import write_report
     from training.datasets.phantom.sampling import cases
 
@@ -259,9 +260,8 @@ def _add_exemplars(connection: Connection, filling: Filling, first: int) -> None
         for case in cases(filling.seed, min(TEMPLATES, filling.exemplars))
         for report in (write_report(case),)
     ]
-    rows = [
+    return [
         {
-            "id": first + number,
             "findings": texts[number % len(texts)][0],
             "impression": texts[number % len(texts)][1],
             "labels": texts[number % len(texts)][2],
@@ -269,50 +269,87 @@ def _add_exemplars(connection: Connection, filling: Filling, first: int) -> None
         }
         for number in range(filling.exemplars)
     ]
+
+
+def _add_exemplars(connection: Connection, rows: Sequence[dict[str, Any]], first: int) -> None:
+    _insert(
+        connection,
+        "exemplar (id, content_sha256, patient_hash, study_hash, findings, impression, labels, rendering, "
+        "image_key, source)",
+        _Rows(
+            chosen="""id, sha256(convert_to('filled exemplar ' || name, 'UTF8')),
+                sha256(convert_to('filled exemplar patient ' || name, 'UTF8')),
+                sha256(convert_to('filled exemplar study ' || name, 'UTF8')), findings, impression, labels,
+                'voi-v1', 'filled/' || name || '.png', 'nightread phantom fill'""",
+            columns="id bigint, findings text, impression text, labels text[], name text",
+            rows=json.dumps([{"id": first + number, **row} for number, row in enumerate(rows)]),
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Rows that one statement inserts; the driver would send a statement each."""
+
+    chosen: str
+    """What is selected of them."""
+    columns: str
+    """Their columns as they come."""
+    rows: str
+    """A JSON array of objects."""
+
+
+def _insert(connection: Connection, table: str, rows: _Rows) -> None:
     connection.execute(
         text(
-            """INSERT INTO exemplar (id, content_sha256, patient_hash, study_hash, findings, impression,
-                   labels, rendering, image_key, source)
-               VALUES (:id, sha256(convert_to('filled exemplar ' || :name, 'UTF8')),
-                   sha256(convert_to('filled exemplar patient ' || :name, 'UTF8')),
-                   sha256(convert_to('filled exemplar study ' || :name, 'UTF8')), :findings, :impression,
-                   :labels, 'voi-v1', 'filled/' || :name || '.png', 'nightread phantom fill')"""
+            f"INSERT INTO {table} SELECT {rows.chosen} "  # noqa: S608 - our own words
+            f"FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS given ({rows.columns})"
         ),
-        rows,
+        {"rows": rows.rows},
     )
 
 
-def _session(connection: Connection, filling: Filling, templates: Sequence[dict[str, Any]]) -> None:
-    """What lasts for one connection: fast commits, functions and small tables that the chunks read."""
+def _small_tables(filling: Filling, templates: Sequence[dict[str, Any]]) -> dict[str, _Rows]:
+    """What the chunks read, by the name of its temporary table; made once for both connections."""
     import numpy as np
 
+    vectors = _units(np.random.default_rng(filling.seed + 1), PROTOTYPES, FEATURES)
+    return {
+        "filled_template": _Rows(
+            chosen="given.*",
+            columns="id integer, labels integer, view text, findings text, impression text",
+            rows=json.dumps(templates),
+        ),
+        "filled_statement": _Rows(
+            chosen="given.*",
+            columns="template integer, position integer, pathology text, said text, sentence integer, "
+            "words text",
+            rows=json.dumps([said for template in templates for said in template["statements"]]),
+        ),
+        "filled_prototype": _Rows(
+            chosen="id, CAST(v AS vector)",
+            columns="id integer, v text",
+            rows=json.dumps(
+                [
+                    {"id": number, "v": json.dumps([round(x, 6) for x in vector])}
+                    for number, vector in enumerate(vectors.tolist())
+                ]
+            ),
+        ),
+        "filled_day": _Rows(
+            chosen="given.*",
+            columns="day integer, first bigint, last bigint",
+            rows=json.dumps(_days(filling.studies, filling.days)),
+        ),
+    }
+
+
+def _session(connection: Connection, tables: Mapping[str, _Rows]) -> None:
+    """What lasts for one connection: fast commits, functions and the small tables."""
     for statement in SETUP:
         connection.execute(text(statement))
-    connection.execute(
-        text("INSERT INTO filled_template VALUES (:id, :labels, :view, :findings, :impression)"),
-        templates,
-    )
-    for template in templates:
-        if template["statements"]:
-            connection.execute(
-                text(
-                    "INSERT INTO filled_statement VALUES (:template, :position, :pathology, :said, "
-                    ":sentence, :words)"
-                ),
-                template["statements"],
-            )
-    vectors = _units(np.random.default_rng(filling.seed + 1), PROTOTYPES, FEATURES)
-    connection.execute(
-        text("INSERT INTO filled_prototype VALUES (:id, CAST(:vector AS vector))"),
-        [
-            {"id": number, "vector": json.dumps([round(x, 6) for x in vector])}
-            for number, vector in enumerate(vectors.tolist())
-        ],
-    )
-    connection.execute(
-        text("INSERT INTO filled_day VALUES (:day, :first, :last)"), _days(filling.studies, filling.days)
-    )
-    for table in ("filled_template", "filled_statement", "filled_prototype", "filled_day"):
+    for table, rows in tables.items():
+        _insert(connection, table, rows)
         connection.execute(text(f"ANALYZE {table}"))
     connection.commit()
 

@@ -220,14 +220,15 @@ _LUNGS = ", ".join(
     for name in ("consolidation", "pneumonia", "edema", "atelectasis", "lung_lesion", "lung_opacity")
 )
 
+# Materialized: else each of the 43 mentions of a probability draws all 14 logits again.
 _PREDICTIONS = f"""
 INSERT INTO prediction (reading_id, {", ".join(_NAMES)}, positives, acuity, logits, visual_vector, created_at)
-WITH drawn AS (
+WITH drawn AS MATERIALIZED (
     SELECT reading.id, reading.i, reading.s, reading.created_at, reading.finished_at, reading.template,
         ARRAY[{", ".join(_logit(k) for k in _KS)}] AS z
     FROM filled_reading AS reading JOIN filled_template AS template ON template.id = reading.template
     WHERE has_prediction
-), likely AS (
+), likely AS MATERIALIZED (
     SELECT drawn.*, {_LIKELY} FROM drawn
 )
 SELECT likely.id, {", ".join(f"p{k}" for k in _KS)},

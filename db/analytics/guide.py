@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -25,6 +25,17 @@ _QUESTION = re.compile(
     r"^## (?P<number>\d+)\. (?P<title>[^\n]+)\n(?P<words>.*?)^```sql\n(?P<sql>.*?)^```\n"
     r"(?P<between>.*?)^```text\n(?P<sample>.*?)^```\n",
     re.M | re.S,
+)
+
+_STUDY = re.compile(r"'(2\.25\.\d+)'")
+_ONCE = (
+    "SELECT study_instance_uid FROM analytics.worklist WHERE state = 'drafted' AND exemplar_id IS NOT NULL "
+    "AND release = (SELECT release FROM analytics.release_performance WHERE is_active) "
+    "ORDER BY arrived_at DESC LIMIT 1"
+)
+_TWICE = (
+    "SELECT study_instance_uid FROM analytics.readings WHERE state = 'drafted' "
+    "GROUP BY 1 HAVING count(DISTINCT release) > 1 ORDER BY 1 DESC LIMIT 1"
 )
 
 FORBIDDEN: tuple[str, ...] = (
@@ -57,6 +68,7 @@ FORBIDDEN: tuple[str, ...] = (
     "SELECT pg_advisory_lock(1)",
     "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql RETURN 1",
     "ALTER ROLE nightread_analyst SUPERUSER",
+    "SET temp_file_limit = -1",
 )
 """What the analyst's role is refused, in a transaction that it has itself set to read and write."""
 
@@ -69,6 +81,7 @@ NOBODYS = (
     "SELECT lo_create(0)",
     "SELECT lo_from_bytea(0, 'x')",
     "ALTER ROLE nightread_analyst SUPERUSER",
+    "SET temp_file_limit = -1",
 )
 """Those that the owner of the tables is refused too: a superuser's, and changing a view of many tables."""
 
@@ -111,14 +124,34 @@ def questions(guide: str) -> list[Question]:
     return found
 
 
-def with_samples(guide: str, samples: dict[int, str]) -> str:
-    """The guide with new answers to some questions."""
+def with_studies_of(connection: Connection, question: Question) -> Question:
+    """The question about a study of this database: one that was read, or twice where readings are asked for.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    named = _STUDY.search(question.sql)
+    if named is None:
+        return question
+    asked = _TWICE if "analytics.readings" in question.sql else _ONCE
+    study = connection.scalar(text(asked))
+    if study is None:
+        raise ValueError(f"no study of this database fits question {question.number}")
+    return replace(question, sql=question.sql.replace(named[1], study))
+
+
+def with_samples(guide: str, answered: dict[int, tuple[str, str]]) -> str:
+    """The guide with the SQL and the answer of some questions, as they were asked."""
 
     def renew(match: re.Match[str]) -> str:
-        sample = samples.get(int(match["number"]))
-        if sample is None:
+        if int(match["number"]) not in answered:
             return match[0]
-        return match[0].replace(f"```text\n{match['sample']}```", f"```text\n{sample}```")
+        sql, sample = answered[int(match["number"])]
+        return (
+            match[0]
+            .replace(f"```sql\n{match['sql']}```", f"```sql\n{sql};\n```")
+            .replace(f"```text\n{match['sample']}```", f"```text\n{sample}```")
+        )
 
     return _QUESTION.sub(renew, guide)
 

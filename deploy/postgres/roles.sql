@@ -12,6 +12,8 @@ CREATE ROLE nightread_analyst LOGIN PASSWORD :'analyst_password';
 -- Defaults that a connection can change for itself; the analyst's barrier is its privileges.
 ALTER ROLE nightread_analyst SET default_transaction_read_only = on;
 ALTER ROLE nightread_analyst SET statement_timeout = '60s';
+-- A bound and no default: only a superuser may change it.
+ALTER ROLE nightread_analyst SET temp_file_limit = '8GB';
 
 ALTER DATABASE nightread OWNER TO nightread_owner;
 REVOKE ALL ON DATABASE nightread FROM PUBLIC;

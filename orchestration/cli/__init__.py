@@ -26,7 +26,7 @@ VERBS = {
 NOUNS = {
     "study": "Submit studies, show one, find similar cases.",
     "object": "List stored objects and what became of them.",
-    "exemplar": "Import the reported cases that may be retrieved; re-index them.",
+    "exemplar": "Import the reported cases that may be retrieved; re-index.",
     "release": "Make, seal, promote and roll back releases of the networks.",
     "job": "Look at long work, cancel or resume it.",
     "model": "Summarise a recipe's networks; check an encoder.",

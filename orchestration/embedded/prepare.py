@@ -89,6 +89,8 @@ def make_roles_and_database(home: Home, settings: Settings) -> None:
             analyst = sql.Identifier(postgres.ANALYST)
             cursor.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(analyst))
             cursor.execute(sql.SQL("ALTER ROLE {} SET statement_timeout = '60s'").format(analyst))
+            # A bound and no default: only a superuser may change it.
+            cursor.execute(sql.SQL("ALTER ROLE {} SET temp_file_limit = '8GB'").format(analyst))
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (postgres.DATABASE,))
             if cursor.fetchone() is None:
                 owner = sql.Identifier(postgres.OWNER)
