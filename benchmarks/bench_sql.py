@@ -152,10 +152,12 @@ def _circumstances(studies: int, rounds: int, filled_s: float | None) -> str:
     """What the times are worth."""
     load, cores = os.getloadavg()[1], os.cpu_count() or 1
     beside = "" if load < cores else " **Beside other load: a quiet machine is faster.**"
+    if studies < 1_000_000:
+        beside += " **The limits are meant for a million.**"
     filled = "" if filled_s is None else f" Filled in {filled_s / 60:.1f} minutes."
     return (
         f"{studies:,} studies, {datetime.now(UTC):%Y-%m-%d}, {cores} cores, load {load:.1f} (5 minutes); "
-        f"best and median of {rounds} rounds after one.{filled}{beside}"
+        f"best and median of rounds after the first: {rounds}.{filled}{beside}"
     )
 
 
