@@ -156,7 +156,7 @@ def _running_schedules(site: Settings) -> Iterator[Check]:
             yield Check(
                 mark="wrong",
                 what="schedules",
-                finding=f"nothing is started while {' and '.join(missing)} do not run; run `nightread up`",
+                finding=f"nothing is started: not running: {', '.join(missing)}; run `nightread up`",
             )
     _, specifications = processes.read_plan(home)
     clock = next((one.environment for one in specifications if one.queue == "clock"), None)
