@@ -20,7 +20,8 @@ STAGES: tuple[Stage, ...] = (
         name="jobs",
         unit=Unit.JOB,
         batch=1,
-        lease_s=60,  # its first import of torch holds every thread; of a killed worker the reaper knows anyway
+        # Its first import of torch holds every thread; of a killed worker the reaper knows anyway.
+        lease_s=60,
         next=None,
         accelerator=True,
         time_limit_s=7 * 24 * 3600,
