@@ -18,14 +18,15 @@ from models.prompt import PromptWriter
 from models.release import MANIFEST_FILE, file_digest, open_release, seal
 from models.text_encoder import TextTokenizer, load_text_encoder
 from models.weights import write_tensors
-from training.calibration import Fit
+from training.attention import Guidance, guide_attention, lesion_cells, reread
+from training.calibration import Fit, fit_calibration
 from training.datasets.opening import read_dataset
 from training.evaluate import Evaluation, evaluate, read_studies, write_evaluation
 from training.features import compute_features
 from training.language import pretrain_language_model
 from training.loop import Tell
 from training.plans import Plan, plan_named
-from training.stage1 import prepare, train_stage1
+from training.stage1 import STAGE1, prepare, read_stage1, train_stage1, write_stage1
 from training.stage2 import train_stage2, write_out
 from training.text_pretraining import pretrain_text_encoder
 from training.vocabulary import train_tokenizer
@@ -66,7 +67,7 @@ SCALES: Mapping[str, Scale] = {
         text_steps=600,
         language_steps=1400,
         stage1_steps=5600,
-        stage2_steps=800,
+        stage2_steps=600,
         test_studies=500,
     ),
     "tiny": Scale(
@@ -207,10 +208,22 @@ def train_demo(
     features = compute_features(stage1.network, plan, seen, folder=cache, tell=told)
     held_out_features = compute_features(stage1.network, plan, held_out, folder=cache, tell=told)
     done("features")
+    told = phase("attention")
+    guided = work / "attention"
+    if not (resume and (guided / STAGE1).is_file()):
+        guidance = replace(Guidance(), studies=min(Guidance.studies, len(train)))
+        side = round(features.attention.shape[-1] ** 0.5)
+        cells = lesion_cells(train[: guidance.studies], plan.recipe.image_size, side, processes=processes)
+        guide_attention(stage1.network.dast, features, seen.targets, cells, guidance, seed=seed, tell=told)
+        fit = fit_calibration(held_out.targets, reread(held_out_features, stage1.network.dast).logits)
+        write_stage1(guided, plan, stage1.network, stage1.fitted, fit, seed=seed, encoder=None)
+    network, fit = read_stage1(guided, plan)
+    features, held_out_features = (reread(one, network.dast) for one in (features, held_out_features))
+    done("attention")
     told = phase("stage 2")
     train_stage2(
         _for_steps(plan, len(train), stage2_steps=scale.stage2_steps),
-        stage1.network,
+        network,
         language_model,
         prompts,
         write_out(features, features, prompts, plan),
@@ -223,7 +236,7 @@ def train_demo(
     )
     done("stage 2")
 
-    manifest = write_release(release, work, plan, stage1.fit, name=f"{scale.plan}-demo-{seed}", metrics={})
+    manifest = write_release(release, work, plan, fit, name=f"{scale.plan}-demo-{seed}", metrics={})
     told = phase("evaluation")
     reading = read_studies(
         open_release(release), test, train, cache=work / "images", processes=processes, tell=told
@@ -232,9 +245,7 @@ def train_demo(
     write_evaluation(out / "evaluation", evaluation, reading)
     done("evaluation")
     metrics = {**evaluation.summary(), "seconds": dict(seconds), "scale": asdict(scale)}
-    manifest = write_release(
-        release, work, plan, stage1.fit, name=f"{scale.plan}-demo-{seed}", metrics=metrics
-    )
+    manifest = write_release(release, work, plan, fit, name=f"{scale.plan}-demo-{seed}", metrics=metrics)
     open_release(release)
     return Demo(manifest=manifest, evaluation=evaluation, seconds=seconds)
 
@@ -243,7 +254,11 @@ def write_release(
     release: Path, work: Path, plan: Plan, fitted: Fit, *, name: str, metrics: Mapping[str, Any]
 ) -> Manifest:
     """Put the parts of ``work`` into a release folder and seal it; weights are stored as fp16 or bf16."""
-    for source, part in ((work / "stage1", "encoder"), (work / "stage1", "dast"), (work / "stage2", "dvaf")):
+    for source, part in (
+        (work / "attention", "encoder"),
+        (work / "attention", "dast"),
+        (work / "stage2", "dvaf"),
+    ):
         (release / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / part / "config.json", release / part / "config.json")
         _write_half(source / part / "model.safetensors", release / part / "model.safetensors")
@@ -312,6 +327,7 @@ def _model_card(plan: Plan, name: str, metrics: Mapping[str, Any]) -> str:
             f"- Reader: VMamba {plan.recipe.encoder.depths} and disease tokens, {parameters:,} parameters.",
             "- Text networks: a small BERT and a small Phi-3-architecture model, of phantom reports alone.",
             f"- Input: one frontal image, {plan.recipe.image_size} x {plan.recipe.image_size} grey pixels.",
+            "- Disease tokens: their attention was guided to the drawn lesions; see training/attention.py.",
             "- Thresholds (validation F1) and calibration are fitted on drawn validation studies.",
             "- Measured on drawn studies of another seed:",
             "",

@@ -26,6 +26,7 @@ from models.manifest import Manifest
 from models.pathologies import PATHOLOGIES, K, Pathology
 from models.reader import StudyReader
 from models.release import Release
+from training.attention import FOCAL
 from training.datasets.common import DrawnImage, Item, LabelPolicy, targets_of, without_headings
 from training.datasets.images import Images, load_images
 from training.features import Features, nearest_exemplars
@@ -50,17 +51,6 @@ DRAFTS, FREQUENT, COPIED, SHUFFLED = (
     "exemplar copied",
     "drafts of other images",
 )
-FOCAL = (
-    Pathology.LUNG_LESION,
-    Pathology.CONSOLIDATION,
-    Pathology.PNEUMONIA,
-    Pathology.ATELECTASIS,
-    Pathology.PNEUMOTHORAX,
-    Pathology.PLEURAL_EFFUSION,
-    Pathology.FRACTURE,
-)
-"""Findings that lie in one place, for the pointing game."""
-
 _BATCH = 32
 
 
