@@ -31,6 +31,7 @@ COPY training ./training
 COPY models ./models
 COPY db ./db
 COPY migrations ./migrations
+COPY releases ./releases
 COPY deploy/entrypoint.py ./deploy/entrypoint.py
 RUN if [ -n "${EXTRAS}" ]; then \
         pip install --no-build-isolation --constraint requirements.txt --editable ".[${EXTRAS}]"; \

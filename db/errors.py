@@ -32,7 +32,7 @@ class ReleaseNotFound(StoreError):
 
 
 class NoActiveRelease(StoreError):
-    """Nothing can be read without a release; run `nightread release init --recipe phantom` or promote one."""
+    """Nothing can be read without a release; run `nightread release add`, or promote one."""
 
 
 class IndexVersionNotUsable(StoreError):

@@ -84,7 +84,7 @@ def active(session: Session, *, held: bool = False) -> ActivePair:
     row = session.execute(query).one_or_none()
     if row is None:
         raise NoActiveRelease(
-            "no release is active; run `nightread release init --recipe phantom`, or promote one"
+            "no release is active; run `nightread release add` for the demo release, or promote one"
         )
     return ActivePair(release=row[0], index_version=row[1])
 

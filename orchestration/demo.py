@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = "NIGHTREAD_HOME"
+DEMO_RELEASE = "phantom-demo-0"
 EXEMPLARS = 200
 STUDIES = 24
 STAT_STUDIES = 3
@@ -47,8 +48,11 @@ def main() -> int:
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
     _say(f"A night with drawn studies, in {home}. They are drawings, not patients.")
     _run("up", "--timeout", "600")
-    if not _json("release", "list"):
-        _run("release", "init", "--recipe", "phantom")
+    if not any(one["trained"] for one in _json("release", "list")):
+        _run("release", "add")
+    if not any(one["trained"] and one["active"] for one in _json("release", "list")):
+        # A home of a time when the demonstration read with random weights.
+        _run("release", "promote", DEMO_RELEASE, "--no-gate")
     night = sum(1 for _ in (home / "demo").glob("uploaded-*.jsonl")) + 1
     with tempfile.TemporaryDirectory(prefix="nightread-demo-") as name:
         folder = Path(name)
