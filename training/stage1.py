@@ -387,14 +387,25 @@ def write_stage1(
 
 
 def read_stage1(folder: Path, plan: Plan) -> tuple[Stage1Network, Fit]:
-    """The networks and what was fitted, from a folder that ``train_stage1`` wrote.
+    """The networks and what was fitted, from a folder that ``train_stage1`` wrote or from a release.
+
+    A release keeps no alignment: stage 2 needs none, and what is returned there has random weights.
 
     Raises:
         DatasetError: If the folder holds no finished stage 1.
         WeightsMismatch: If the weights are of another recipe.
+        ReleaseError: If the folder is a release and a file of it is not what its manifest says.
     """
     from models.manifest import Calibration
+    from models.release import MANIFEST_FILE, open_release
 
+    if (folder / MANIFEST_FILE).is_file():
+        release = open_release(folder)
+        network = build_stage1(plan, seed=0)
+        for part in ("encoder", "dast"):
+            load_weights(getattr(network, part), read_tensors(release.weights(part)), part=part)
+        manifest = release.manifest
+        return network.eval(), Fit(calibration=manifest.calibration, thresholds=manifest.thresholds)
     if not (folder / STAGE1).is_file():
         raise DatasetError(
             f"{folder} holds no finished stage 1 ({STAGE1} is missing); train or resume it first"

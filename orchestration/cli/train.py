@@ -140,7 +140,10 @@ def stage1(
 @app.command()
 def stage2(
     dataset: Annotated[str, typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT; one alone.")],
-    stage1: Annotated[Path, typer.Option(help="Folder of a finished stage 1.", exists=True, file_okay=False)],
+    stage1: Annotated[
+        Path,
+        typer.Option(help="Folder of a finished stage 1, or of a release.", exists=True, file_okay=False),
+    ],
     language_model: Annotated[
         str, typer.Option(help="Folder or pinned hub id of the frozen language model.")
     ],
@@ -217,7 +220,10 @@ def stage2(
 @app.command()
 def ablation(
     dataset: Annotated[str, typer.Option("--dataset", help="KIND:PATH, or phantom:SEED:COUNT; one alone.")],
-    stage1: Annotated[Path, typer.Option(help="Folder of a finished stage 1.", exists=True, file_okay=False)],
+    stage1: Annotated[
+        Path,
+        typer.Option(help="Folder of a finished stage 1, or of a release.", exists=True, file_okay=False),
+    ],
     language_model: Annotated[
         str, typer.Option(help="Folder or pinned hub id of the frozen language model.")
     ],
@@ -376,9 +382,9 @@ def _frozen(
     plan, items, notes = _open(recipe, [dataset], threads=threads, splits=True, seed=seed)
     for note in notes:
         say(f"note: {note}")
-    started_with = (
-        json.loads((stage1 / "stage1.json").read_text()) if (stage1 / "stage1.json").is_file() else {}
-    )
+    # Of a finished stage 1, or of a release.
+    described = [stage1 / name for name in ("stage1.json", "manifest.json") if (stage1 / name).is_file()]
+    started_with = json.loads(described[0].read_text(encoding="utf-8")) if described else {}
     if size := started_with.get("image_size"):
         plan = replace(plan, recipe=replace(plan.recipe, image_size=size))
     target = resolve_device(device)

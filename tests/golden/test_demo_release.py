@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from models.pathologies import PATHOLOGIES
 from models.release import open_release
 from training.datasets.opening import open_dataset
 from training.evaluate import COPIED, DRAFTS, FREQUENT, SHUFFLED, evaluate, read_studies
+from training.plans import plan_named
+from training.stage1 import read_stage1
 
 SHIPPED = Path(__file__).parents[2] / "releases" / "demo"
 UNSEEN = "phantom:770011:160"
@@ -44,3 +48,19 @@ def test_it_reads_what_it_has_not_seen(tmp_path: Path) -> None:
     assert found.pointing.ratio > 3
     assert found.distinct_drafts >= 0.6
     assert len(PATHOLOGIES) == len(release.manifest.thresholds)
+
+
+def test_stage_2_and_the_ablation_start_from_it() -> None:
+    release = open_release(SHIPPED)
+    plan = plan_named("phantom")
+    network, fit = read_stage1(SHIPPED, plan)
+    reader = release.load_reader("cpu")
+    images = np.random.default_rng(0).integers(0, 256, (2, 160, 160), np.uint8)
+    mean, std = (
+        np.reshape(v, (1, 3, 1, 1)) for v in (plan.recipe.normalisation.mean, plan.recipe.normalisation.std)
+    )
+    grey = torch.from_numpy(((images[:, None] / 255 - mean) / std).astype(np.float32))
+    with torch.no_grad():
+        found = network.dast(network.encoder(grey).patch_tokens)
+    torch.testing.assert_close(found.logits, reader.encode(images).logits, atol=1e-4, rtol=1e-4)
+    assert fit.thresholds == release.manifest.thresholds
