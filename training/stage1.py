@@ -405,7 +405,8 @@ def read_stage1(folder: Path, plan: Plan) -> tuple[Stage1Network, Fit]:
         for part in ("encoder", "dast"):
             load_weights(getattr(network, part), read_tensors(release.weights(part)), part=part)
         manifest = release.manifest
-        return network.eval(), Fit(calibration=manifest.calibration, thresholds=manifest.thresholds)
+        fit = Fit(calibration=dict(manifest.calibration), thresholds=dict(manifest.thresholds))
+        return network.eval(), fit
     if not (folder / STAGE1).is_file():
         raise DatasetError(
             f"{folder} holds no finished stage 1 ({STAGE1} is missing); train or resume it first"
