@@ -31,7 +31,7 @@ class Filled:
 def _database(services: Any, name: str) -> Iterator[dict[str, str]]:
     """An empty, migrated database with the roles' rights; gives the settings that lead to it."""
     # Imported here: conftest.py takes this module in where only the networks' packages are installed, too.
-    from sqlalchemy import create_engine, make_url, text
+    from sqlalchemy import NullPool, create_engine, make_url, text
 
     from orchestration import migrate
     from orchestration.embedded import prepare
@@ -42,7 +42,8 @@ def _database(services: Any, name: str) -> Iterator[dict[str, str]]:
     }
     secret = json.loads((services.home / "run" / "secrets.json").read_text())["postgres_admin"]
     admin = urls["OWNER_URL"].set(username="admin", password=secret, database="postgres")
-    server = create_engine(admin, isolation_level="AUTOCOMMIT")
+    # Without a pool: tests kill the server between making and dropping.
+    server = create_engine(admin, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name}"))
         connection.execute(text(f"CREATE DATABASE {name} OWNER {urls['OWNER_URL'].username}"))

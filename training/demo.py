@@ -67,7 +67,7 @@ SCALES: Mapping[str, Scale] = {
         text_steps=600,
         language_steps=1400,
         stage1_steps=5600,
-        stage2_steps=600,
+        stage2_steps=1200,
         test_studies=500,
     ),
     "tiny": Scale(

@@ -89,11 +89,11 @@ def test_a_manifest_settles_a_study_at_once_and_without_it_the_quiet_period_is_k
 
 def test_stat_studies_are_read_before_the_routine_ones_that_came_earlier(hospital: Any, films: Any) -> None:
     with hospital.stopped("worker-encode"):
-        for n in range(8):
+        for n in range(25):
             hospital.put(f"lanes/{n}/1.dcm", films.film(f"lane-{n}"))
             hospital.put(f"lanes/{n}/_complete.json", films.manifest(f"lane-{n}"))
         hospital.until(
-            lambda: all(hospital.readings(films.uid(f"lane-{n}")) for n in range(8)), "routine ones settle"
+            lambda: all(hospital.readings(films.uid(f"lane-{n}")) for n in range(25)), "routine ones settle"
         )
         hospital.put("stat/lanes/1.dcm", films.film("lane-stat"))
         # Long before a routine quiet period is over, and without a manifest.
@@ -103,15 +103,17 @@ def test_stat_studies_are_read_before_the_routine_ones_that_came_earlier(hospita
                 hospital.rows("SELECT count(*) AS n FROM step WHERE stage = 'encode' AND state = 'ready'")[0][
                     "n"
                 ]
-                >= 9
+                >= 26
             ),
             "all wait for encode",
         )
     urgent = hospital.until_state(films.uid("lane-stat"), "drafted")
-    others = [hospital.until_state(films.uid(f"lane-{n}"), "drafted") for n in range(8)]
+    others = [hospital.until_state(films.uid(f"lane-{n}"), "drafted") for n in range(25)]
     assert urgent["lane"] == "stat"
-    # They share the first batch at encode; at report, eight at a time, it goes with the first.
-    assert urgent["drafted_at"] <= min(other["drafted_at"] for other in others)
+    # They share the first batch at encode. At report, eight at a time, it goes with the first, unless that
+    # was taken from the lane of the oldest step, as one claim in eight is; three such in a row are left out.
+    earlier = [other for other in others if other["drafted_at"] < urgent["drafted_at"]]
+    assert len(earlier) <= 16
 
 
 def test_readings_pile_up_at_a_stopped_stage_and_nowhere_else(hospital: Any, films: Any) -> None:

@@ -135,16 +135,28 @@ def _train_without_interruption(folder: Path) -> Path:
     """Publish a small release, and train the next one from it in this process, in one go."""
     import torch
 
+    from db.engine import make_engine
+    from db.objects import ObjectStore
     from orchestration.settings import load
-    from orchestration.wiring import make_context
+    from orchestration.wiring import site_rules
     from training.datasets.phantom import reports
     from training.initialise import initialise_release
     from training.plans import tiny
     from training.successor import Wanted, train_successor
+    from workers.context import Context
     from workers.releases import publish
 
     initialise_release(tiny().recipe, folder / "base", seed=0, texts=reports(3, 200))
-    context = make_context(load())
+    site = load()
+    assert site.database.url is not None
+    # Not `make_context`: its bell is the application of this process, which keeps its first settings.
+    context = Context(
+        engine=make_engine(site.database.url.get_secret_value()),
+        store=ObjectStore(site.objects),
+        rules=site_rules(site),
+        home=site.home,
+        ring=lambda stage: None,
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -17,6 +17,7 @@ import redis
 def app(services: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("NIGHTREAD_HOME", str(services.home))
     module = importlib.import_module("orchestration.app")
+    assert module.settings().home == services.home, "an earlier test made the application of another home"
     client = module._redis()
     client.flushall()
     monkeypatch.setattr(module, "_deafness", module._Deafness())
