@@ -34,11 +34,13 @@ from training.loop import Tell
 from training.metrics import (
     ClassificationReport,
     Efficacy,
+    Interval,
     LanguageScores,
     PointingGame,
     RetrievalAgreement,
     classification_report,
     clinical_efficacy,
+    efficacy_gain,
     language_scores,
     pointing_game,
     retrieval_agreement,
@@ -75,6 +77,8 @@ class Evaluation:
     classification: ClassificationReport
     efficacy: Mapping[str, Mapping[str, Efficacy]]
     """By what was scored, then by convention."""
+    gain: Mapping[str, Interval]
+    """Macro F1 of the drafts less that of each other text, paired by study."""
     language: Mapping[str, tuple[LanguageScores, ...]]
     """Strict and legacy, by what was scored."""
     retrieval: RetrievalAgreement | None
@@ -91,6 +95,7 @@ class Evaluation:
                 what: {name: one.to_json() for name, one in figures.items()}
                 for what, figures in self.efficacy.items()
             },
+            "drafts_exceed": {what: one.to_json() for what, one in self.gain.items()},
             "language": {what: [one.to_json() for one in both] for what, both in self.language.items()},
             "retrieval": None if self.retrieval is None else self.retrieval.to_json(),
             "pointing": None if self.pointing is None else self.pointing.to_json(),
@@ -106,6 +111,7 @@ class Evaluation:
             "clinical_efficacy_macro_f1": {
                 what: figures["macro_14"].f1.to_json() for what, figures in self.efficacy.items()
             },
+            "drafts_exceed": {what: one.to_json() for what, one in self.gain.items()},
             "distinct_drafts": self.distinct_drafts,
             "pointing": None if self.pointing is None else self.pointing.to_json(),
         }
@@ -208,14 +214,18 @@ def evaluate(
     truth = [truth_of(item) for item in items]
     references = [item.report for item in items]
     scored = [place for place, text in enumerate(references) if text]
+    labelled = {what: [label(without_headings(text)) for text in texts] for what, texts in said.items()}
     return Evaluation(
         studies=len(items),
         classification=classification,
         efficacy={
-            what: clinical_efficacy(
-                truth, [label(without_headings(text)) for text in texts], resamples=resamples, seed=seed
-            )
-            for what, texts in said.items()
+            what: clinical_efficacy(truth, labels, resamples=resamples, seed=seed)
+            for what, labels in labelled.items()
+        },
+        gain={
+            what: efficacy_gain(truth, labelled[DRAFTS], labels, resamples=resamples, seed=seed)
+            for what, labels in labelled.items()
+            if what != DRAFTS
         },
         language={
             what: (
@@ -291,6 +301,8 @@ def table_of(evaluation: Evaluation) -> str:
         for what, figures in evaluation.efficacy.items()
         for name, one in figures.items()
     ]
+    lines += ["", "| the drafts' macro_14 F1 less that of | difference, paired by study |", "|---|---|"]
+    lines += [f"| {what} | {one} |" for what, one in evaluation.gain.items()]
     lines += [
         "",
         "| text | mode | BLEU-1 | BLEU-2 | BLEU-3 | BLEU-4 | ROUGE-L | CIDEr |",

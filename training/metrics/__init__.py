@@ -11,7 +11,13 @@ from training.metrics.classification import (
     expected_calibration_error,
     f1_score,
 )
-from training.metrics.efficacy import CONVENTIONS, PAPER_CONVENTION, Efficacy, clinical_efficacy
+from training.metrics.efficacy import (
+    CONVENTIONS,
+    PAPER_CONVENTION,
+    Efficacy,
+    clinical_efficacy,
+    efficacy_gain,
+)
 from training.metrics.intervals import Interval, bootstrap
 from training.metrics.label_quality import LabelEvaluation, evaluate_labels
 from training.metrics.language import LanguageScores, language_scores
@@ -37,6 +43,7 @@ __all__ = [
     "classification_report",
     "clean_report",
     "clinical_efficacy",
+    "efficacy_gain",
     "evaluate_labels",
     "expected_calibration_error",
     "f1_score",

@@ -8,7 +8,7 @@ import pytest
 
 from models.labeler import Label
 from models.pathologies import PATHOLOGIES, Pathology
-from training.metrics import CONVENTIONS, PAPER_CONVENTION, clinical_efficacy
+from training.metrics import CONVENTIONS, PAPER_CONVENTION, clinical_efficacy, efficacy_gain
 
 CM, EF, ED = Pathology.CARDIOMEGALY, Pathology.PLEURAL_EFFUSION, Pathology.EDEMA
 
@@ -67,3 +67,24 @@ def test_the_interval_holds_the_value() -> None:
 def test_counts_must_agree() -> None:
     with pytest.raises(ValueError, match="3 references for 2 drafts"):
         clinical_efficacy(REFERENCES, DRAFTS[:2])
+
+
+def test_gain_is_the_difference_of_the_two_figures_and_nothing_against_itself() -> None:
+    ours = clinical_efficacy(REFERENCES, DRAFTS, resamples=0)[PAPER_CONVENTION].f1.value
+    others = [labels({EF})] * len(REFERENCES)
+    theirs = clinical_efficacy(REFERENCES, others, resamples=0)[PAPER_CONVENTION].f1.value
+    assert efficacy_gain(REFERENCES, DRAFTS, others, resamples=0).value == pytest.approx(ours - theirs)
+    same = efficacy_gain(REFERENCES, DRAFTS, DRAFTS, resamples=50)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_gain_is_paired_so_a_small_but_constant_one_is_sure() -> None:
+    references = [labels({CM, EF}) if place % 3 else labels({EF}) for place in range(300)]
+    drafts = [labels({CM, EF}) if place % 3 and place % 10 else labels({EF}) for place in range(300)]
+    copied = [labels({CM, EF}) if place % 3 and place % 8 else labels({EF}) for place in range(300)]
+    drafted, taken = (clinical_efficacy(references, one)[PAPER_CONVENTION].f1 for one in (drafts, copied))
+    assert drafted.low < taken.high
+    gain = efficacy_gain(references, drafts, copied)
+    assert gain.high - gain.low < drafted.high - taken.low
+    with pytest.raises(ValueError, match="references"):
+        efficacy_gain(references, drafts, copied[1:])
