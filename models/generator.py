@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, Phi3ForCausalLM
 
 from models.devices import in_halves
@@ -261,14 +262,32 @@ def pad_left(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, mask
 
 
+def pad_right(rows: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Stack rows that end in a report for training, with zeros behind.
+
+    Behind, not in front: a causal model's real tokens never look at what follows them, so no mask is needed,
+    and no query is without a key, for which CUDA's masked attention gives gradients that are not finite.
+
+    Args:
+        rows: Of ``embed_rows`` with targets, ``(L_i, H)``.
+        targets: Ids of the reports that the rows end in.
+
+    Returns:
+        Embeddings ``(B, L, H)``, and the token at each place of a report ``(B, L)``, ``IGNORED`` elsewhere.
+    """
+    padded = pad_sequence(list(rows), batch_first=True)
+    wanted = torch.full(padded.shape[:2], IGNORED, dtype=torch.long)
+    for i, (row, report) in enumerate(zip(rows, targets, strict=True)):
+        wanted[i, len(row) - len(report) : len(row)] = torch.tensor(report, dtype=torch.long)
+    return padded, wanted.to(padded.device)
+
+
 def positions_of(mask: Tensor) -> Tensor:
     """Position of each token among the real ones, ``(B, L)``; padding counts as position 0."""
     return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
-def language_model_loss(
-    language_model: nn.Module, embeddings: Tensor, mask: Tensor, targets: Tensor
-) -> Tensor:
+def language_model_loss(language_model: nn.Module, embeddings: Tensor, targets: Tensor) -> Tensor:
     r"""Loss of writing the reference report (Eq. 9); prompt and visual positions carry none.
 
     .. math:: L_{LM} = -\sum_t \log p_\theta(r_t \mid P_{ret}, H_{vis}, r_{<t})
@@ -278,9 +297,8 @@ def language_model_loss(
 
     Args:
         language_model: A Phi-3-architecture causal model.
-        embeddings: Prompt, visual tokens and report, ``(B, L, H)``.
-        mask: True where there is a token, ``(B, L)``.
-        targets: Token to be written at each position, ``(B, L)``; ``IGNORED`` elsewhere.
+        embeddings: Prompt, visual tokens and report, padded behind (``pad_right``), ``(B, L, H)``.
+        targets: Token at each place of the report, ``(B, L)``; ``IGNORED`` elsewhere.
 
     Raises:
         ValueError: If there is no target.
@@ -289,8 +307,6 @@ def language_model_loss(
     if not wanted.any():
         raise ValueError("no position has a target token")
     network = cast(Any, language_model)
-    hidden = network.model(
-        inputs_embeds=embeddings, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
-    ).last_hidden_state
+    hidden = network.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     logits = network.lm_head(hidden[:, :-1][wanted])
     return functional.cross_entropy(logits.float(), targets[:, 1:][wanted])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Phi3ForCausalLM
 
-from models.generator import IGNORED, embed_rows, language_model_loss, pad_left
+from models.generator import embed_rows, language_model_loss, pad_right
 from models.labeler import Label, split_sentences
 from models.labeler.assertions import assertions
 from models.language_model import language_model_config
@@ -125,11 +125,7 @@ class PromptedLanguageTask:
             targets.append(self._prompts.target(source.reports[place]))
             slots.append(self.visual_words(source.words[place], generator))
         rows = embed_rows(self.model, layouts, torch.stack(slots), targets)
-        embeddings, mask = pad_left(rows)
-        wanted = torch.full(embeddings.shape[:2], IGNORED, dtype=torch.long)
-        for row, target in enumerate(targets):
-            wanted[row, -len(target) :] = torch.tensor(target)
-        return language_model_loss(self.model, embeddings, mask, wanted)
+        return language_model_loss(self.model, *pad_right(rows, targets))
 
     def visual_words(self, words: Sequence[tuple[str, ...]], generator: torch.Generator) -> Tensor:
         """The findings in a grid of noise, ``(N, H)``; all of them in the last place."""

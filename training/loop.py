@@ -315,7 +315,10 @@ class _RunState:
             )
         self._put(under("weights", found.tensors))
         restore_optimiser(self.optimiser, under("optimiser", found.tensors))
-        self._averaged = under("average", found.tensors)
+        self._averaged = {
+            name: tensor.to(self.parameters[name].device)
+            for name, tensor in under("average", found.tensors).items()
+        }
         self.step, self.best_step = found.numbers["step"], found.numbers["best_step"]
         if self.best_step:
             self.best_score = found.numbers["best_score"]

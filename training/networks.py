@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from models.alignment import Alignment
 from models.dast import DiseaseTokens, classification_loss
 from models.dvaf import VisualPrefix
-from models.generator import IGNORED, embed_rows, language_model_loss, pad_left
+from models.generator import embed_rows, language_model_loss, pad_right
 from models.prompt import PromptTokens
 from models.vmamba import VMamba
 
@@ -110,15 +109,7 @@ class Stage2Network(nn.Module):
         """
         visual = self.prefix(patch_tokens, disease_tokens)
         rows = embed_rows(self.language_model, prompts, visual, targets)
-        embeddings, mask = pad_left(rows)
-        wanted = pad_sequence(
-            [torch.tensor(list(report), device=visual.device) for report in targets],
-            batch_first=True,
-            padding_value=IGNORED,
-            padding_side="left",
-        )
-        silent = wanted.new_full((len(rows), embeddings.shape[1] - wanted.shape[1]), IGNORED)
-        return language_model_loss(self.language_model, embeddings, mask, torch.cat([silent, wanted], dim=1))
+        return language_model_loss(self.language_model, *pad_right(rows, targets))
 
     def _frozen(self) -> tuple[nn.Module, ...]:
         return self.encoder, self.dast, self.language_model

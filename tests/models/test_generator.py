@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from models import generator
 from models.devices import DeviceUnavailable, in_halves, resolve_device
 from models.dvaf import FusionConfig
 from models.errors import OutOfDeviceMemory
-from models.generator import IGNORED, ReportRequest, ReportWriter, embed_rows, language_model_loss, pad_left
+from models.generator import IGNORED, ReportRequest, ReportWriter, embed_rows, language_model_loss, pad_right
 from models.language_model import default_dtype, random_language_model
 from models.prompt import PromptWriter
 from training.recipes import PHI_4
@@ -286,11 +287,9 @@ def test_the_loss_counts_the_target_alone_and_ignores_padding(writer: ReportWrit
     layouts = [writer.prompts.prompt(exemplar) for exemplar in EXEMPLARS[1:3]]
     visual = torch.randn(2, N + 1, H)
     rows = embed_rows(model, layouts, visual, reports)
-    embeddings, mask = pad_left(rows)
-    targets = torch.full(mask.shape, IGNORED)
-    for i, report in enumerate(reports):
-        targets[i, -len(report) :] = torch.tensor(report)
-    loss = language_model_loss(model, embeddings, mask, targets)
+    assert len(rows[0]) != len(rows[1])
+    embeddings, targets = pad_right(rows, reports)
+    loss = language_model_loss(model, embeddings, targets)
     total, count = 0.0, 0
     for row, report in zip(rows, reports, strict=True):
         logits: Tensor = model(inputs_embeds=row[None]).logits[0]
@@ -300,7 +299,7 @@ def test_the_loss_counts_the_target_alone_and_ignores_padding(writer: ReportWrit
     # Measured difference 1e-6.
     assert loss.item() == pytest.approx(total / count, rel=1e-5)
     with pytest.raises(ValueError, match="no position has a target"):
-        language_model_loss(model, embeddings, mask, torch.full(mask.shape, IGNORED))
+        language_model_loss(model, embeddings, torch.full(targets.shape, IGNORED))
 
 
 def test_the_cache_argument_is_the_installed_library_s() -> None:
@@ -330,6 +329,32 @@ def test_drafts_on_cuda_in_fp32_equal_the_cpu_s(writer: ReportWriter) -> None:
         max_new_tokens=20,
     ).write(requests())
     assert on_gpu == on_cpu
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_the_training_gradient_on_cuda_is_the_cpu_s_however_much_is_padded(
+    writer: ReportWriter, kind: torch.dtype
+) -> None:
+    reports = [writer.prompts.target(text) for text in ("Clear lungs.", "A nodule in the left lung. " * 9)]
+    layouts = [writer.prompts.prompt(EXEMPLARS[1])] * 2
+    drawn = torch.randn(2, N + 1, H, generator=torch.Generator().manual_seed(0))
+
+    def gradient(device: str, dtype: torch.dtype, shorter: int) -> Tensor:
+        model = copy.deepcopy(writer._model).to(device, dtype)
+        visual = drawn.to(device).requires_grad_()
+        targets = [reports[0], reports[1][: len(reports[1]) - shorter]]
+        rows = embed_rows(model, layouts, visual, targets)
+        language_model_loss(model, *pad_right(rows, targets)).backward()  # type: ignore[no-untyped-call]
+        assert visual.grad is not None
+        return visual.grad.cpu()
+
+    for shorter in range(0, len(reports[1]) - 1, 3):
+        found, wanted = gradient("cuda", kind, shorter), gradient("cpu", torch.float32, shorter)
+        assert torch.isfinite(found).all()
+        tolerance = 1e-4 if kind is torch.float32 else 0.1
+        assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
 MINIATURE = {

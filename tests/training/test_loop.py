@@ -40,13 +40,15 @@ class Line:
 
     size = 18
 
-    def __init__(self, *, spoil_at: int | None = None, kill_at: int | None = None) -> None:
+    def __init__(
+        self, *, spoil_at: int | None = None, kill_at: int | None = None, device: str = "cpu"
+    ) -> None:
         torch.manual_seed(7)
-        self.network = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.network = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.3), nn.Linear(16, 1)).to(device)
         self.steps = 0
         self.scores = iter(range(100))
         self._spoil_at, self._kill_at = spoil_at, kill_at
-        self._x = torch.randn(self.size, 3, generator=torch.Generator().manual_seed(1))
+        self._x = torch.randn(self.size, 3, generator=torch.Generator().manual_seed(1)).to(device)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.network.named_parameters()
@@ -56,7 +58,7 @@ class Line:
         if self.steps == self._kill_at:
             raise Killed
         self.network.train()
-        x = self._x[places] + 0.1 * torch.randn(len(places), 3, generator=generator)
+        x = self._x[places] + 0.1 * torch.randn(len(places), 3, generator=generator).to(self._x.device)
         total = ((self.network(x)[:, 0] - self._x[places].sum(1)) ** 2).mean()
         if self.steps == self._spoil_at:
             total = total * math.nan
@@ -71,13 +73,26 @@ def losses(folder: Path) -> list[str]:
     return (folder / LOSSES).read_text().splitlines()
 
 
-def test_a_killed_run_resumes_to_the_same_losses_bit_for_bit(tmp_path: Path) -> None:
-    whole, broken = Line(), Line(kill_at=9)
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_losses_bit_for_bit(tmp_path: Path, device: str) -> None:
+    whole, broken = Line(device=device), Line(kill_at=9, device=device)
     fit(whole, RECIPE, QUIET, tmp_path / "whole")
     with pytest.raises(Killed):
         fit(broken, RECIPE, QUIET, tmp_path / "broken")
     assert len(losses(tmp_path / "broken")) < len(losses(tmp_path / "whole"))
-    resumed = Line()
+    resumed = Line(device=device)
     fit(resumed, RECIPE, QUIET, tmp_path / "broken", resume=True)
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
     assert digest_of([resumed.network]) == digest_of([whole.network])
