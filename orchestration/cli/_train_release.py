@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestration.cli._common import JsonOption, print_json, running_settings, say
+from orchestration.cli._train_parts import progress
 
 
 def release(
@@ -71,7 +72,6 @@ def _in_the_foreground(site: Any, arguments: dict[str, Any], out: Path | None) -
     from db import releases
     from db.engine import transaction
     from models.devices import resolve_device
-    from orchestration.cli.train import _progress
     from orchestration.wiring import make_context
     from training.successor import Wanted, train_successor
     from workers.releases import publish
@@ -94,7 +94,7 @@ def _in_the_foreground(site: Any, arguments: dict[str, Any], out: Path | None) -
             checkpoint_every=arguments["checkpoint_every"],
             **kept,
         )
-        with _progress() as bar:
+        with progress() as bar:
             train_successor(
                 context.release(record.id),
                 wanted,

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestration.cli._common import JsonOption, fail, print_json, print_table, say
+from orchestration.cli._train_parts import frozen_parts, open_plan, progress, text_encoder_of
 from orchestration.cli._train_release import release
 
 if TYPE_CHECKING:
-    from training.loop import Tell
     from training.metrics import ClassificationReport
-    from training.plans import Plan
 
 app = typer.Typer(help="Train both stages of a recipe.", no_args_is_help=True)
 app.command("release")(release)
@@ -76,11 +73,11 @@ def stage1(
     from models.devices import resolve_device
     from training.stage1 import prepare, train_stage1
 
-    plan, items, notes = _open(recipe, dataset, threads=threads, splits=not folds, seed=seed)
+    plan, items, notes = open_plan(recipe, dataset, threads=threads, splits=not folds, seed=seed)
     for note in notes:
         say(f"note: {note}")
     target = resolve_device(device)
-    encoders = _text_encoder(text_encoder, plan) if text_encoder is not None else None
+    encoders = text_encoder_of(text_encoder, plan) if text_encoder is not None else None
     cache = out / "cache"
     kept: dict[str, Any] = {
         "tensorboard": tensorboard,
@@ -92,7 +89,7 @@ def stage1(
     if folds:
         from training.folds import cross_validate, write_result
 
-        with _progress() as bar:
+        with progress() as bar:
             material = prepare(
                 items, plan, folder=cache, text_encoder=encoders, processes=processes, tell=bar("images")
             )
@@ -110,7 +107,7 @@ def stage1(
         return
     train = [item for item in items if item.split == "train"]
     validation = [item for item in items if item.split == "val"]
-    with _progress() as bar:
+    with progress() as bar:
         options: dict[str, Any] = {"folder": cache, "text_encoder": encoders, "processes": processes}
         trained = train_stage1(
             plan,
@@ -172,8 +169,8 @@ def stage2(
 
     from training.stage2 import STAGE2, train_stage2, write_out
 
-    with _progress() as bar:
-        ready = _frozen(
+    with progress() as bar:
+        frozen = frozen_parts(
             dataset,
             stage1,
             language_model,
@@ -186,20 +183,20 @@ def stage2(
             processes=processes,
             seed=seed,
         )
-        plan, reader, model, prompts, target, read = ready
         written = {
-            split: write_out(features, read["train"], prompts, plan) for split, features in read.items()
+            split: write_out(features, frozen.features["train"], frozen.prompts, frozen.plan)
+            for split, features in frozen.features.items()
         }
         trained = train_stage2(
-            plan,
-            reader,
-            model,
-            prompts,
+            frozen.plan,
+            frozen.reader,
+            frozen.language_model,
+            frozen.prompts,
             written["train"],
             written.get("val"),
             out,
             seed=seed,
-            device=target,
+            device=frozen.device,
             resume=resume,
             max_steps=max_steps,
             tensorboard=tensorboard,
@@ -247,8 +244,8 @@ def ablation(
     """
     from training.ablation import run_ablation, table_of
 
-    with _progress() as bar:
-        plan, reader, model, prompts, target, read = _frozen(
+    with progress() as bar:
+        frozen = frozen_parts(
             dataset,
             stage1,
             language_model,
@@ -262,18 +259,18 @@ def ablation(
             seed=0,
             splits=("train", "val", "test"),
         )
-        if "test" not in read:
+        if "test" not in frozen.features:
             fail(f"{dataset} has no test study with a report; the ablation is measured on the test split")
         rows = run_ablation(
-            plan,
-            reader,
-            model,
-            prompts,
-            read,
+            frozen.plan,
+            frozen.reader,
+            frozen.language_model,
+            frozen.prompts,
+            frozen.features,
             out,
             seeds=range(seeds),
             max_steps=max_steps,
-            device=target,
+            device=frozen.device,
             tell=bar,
         )
     if as_json:
@@ -311,7 +308,7 @@ def demo(
     if threads:
         torch.set_num_threads(threads)
     chosen = SCALES[scale] if minutes is None else SCALES[scale].within(minutes, PLANNED_MINUTES)
-    with _progress() as bar:
+    with progress() as bar:
         made = train_demo(out, scale=chosen, seed=seed, processes=processes, resume=resume, tell=bar)
     summary = made.evaluation.summary()
     if as_json:
@@ -324,138 +321,9 @@ def demo(
     typer.echo(f"release {made.manifest.digest[:12]} in {out / 'release'}; {minutes_taken:.0f} minutes")
 
 
-def _open(
-    recipe: str, specs: list[str], *, threads: int, splits: bool, seed: int
-) -> tuple[Plan, list[Any], list[str]]:
-    """Plan and pooled items; sets the number of threads."""
-    import torch
-
-    from training.datasets.opening import open_dataset, refuse_shared_patients, with_splits
-    from training.plans import plan_named
-
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        plan = plan_named(recipe)
-    except ValueError as error:
-        fail(str(error))
-    items: list[Any] = []
-    notes: list[str] = []
-    for spec in specs:
-        found = open_dataset(spec)
-        if splits:
-            found = with_splits(found, seed=seed)
-        else:
-            refuse_shared_patients(found)
-        items += found.items
-        notes += [f"{found.name}: {note}" for note in found.notes]
-    return plan, items, notes
-
-
-def _frozen(
-    dataset: str,
-    stage1: Path,
-    language_model: str,
-    tokenizer: Path | None,
-    recipe: str,
-    out: Path,
-    bar: Any,
-    *,
-    device: str,
-    threads: int,
-    processes: int,
-    seed: int,
-    splits: tuple[str, ...] = ("train", "val"),
-) -> tuple[Plan, Any, Any, Any, Any, dict[str, Any]]:
-    """Plan, reader, language model, prompts, device, and features by split: all that stage 2 starts from."""
-    import json
-    from dataclasses import replace
-
-    from models.devices import resolve_device
-    from models.language_model import load_language_model
-    from models.prompt import PromptWriter
-    from models.weights import weight_files
-    from training.features import compute_features
-    from training.sources import local_folder
-    from training.stage1 import prepare, read_stage1
-
-    plan, items, notes = _open(recipe, [dataset], threads=threads, splits=True, seed=seed)
-    for note in notes:
-        say(f"note: {note}")
-    # Of a finished stage 1, or of a release.
-    described = [stage1 / name for name in ("stage1.json", "manifest.json") if (stage1 / name).is_file()]
-    started_with = json.loads(described[0].read_text(encoding="utf-8")) if described else {}
-    if size := started_with.get("image_size"):
-        plan = replace(plan, recipe=replace(plan.recipe, image_size=size))
-    target = resolve_device(device)
-    folder = local_folder(language_model)
-    model = load_language_model(folder / "config.json", weight_files(folder), device=target)
-    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fusion = replace(plan.recipe.fusion, hidden_size=hidden["hidden_size"])
-    plan = replace(plan, recipe=replace(plan.recipe, fusion=fusion, language_model=hidden))
-    prompts = PromptWriter.from_file(
-        tokenizer or folder / "tokenizer.json",
-        version=plan.recipe.prompt_version,
-        exemplar_max_tokens=plan.recipe.exemplar_max_tokens,
-    )
-    reader, _ = read_stage1(stage1, plan)
-    reader.to(target)
-    read = {}
-    for split in splits:
-        part = [item for item in items if item.split == split and item.report]
-        if part:
-            material = prepare(
-                part, plan, folder=out / "cache", processes=processes, tell=bar(f"images, {split}")
-            )
-            read[split] = compute_features(
-                reader, plan, material, folder=out / "cache", device=target, tell=bar(f"features, {split}")
-            )
-    if "train" not in read:
-        fail(f"{dataset} has no training item with a report; stage 2 learns to write reports")
-    return plan, reader, model, prompts, target, read
-
-
-def _text_encoder(source: str, plan: Plan) -> tuple[Any, Any]:
-    from models.text_encoder import TextTokenizer, load_text_encoder
-    from training.sources import local_folder
-
-    folder = local_folder(source)
-    encoder = load_text_encoder(folder, plan.recipe.text_pooling)
-    return encoder, TextTokenizer.from_folder(folder, plan.recipe.text_max_tokens)
-
-
 def _print_classification(report: ClassificationReport, what: str) -> None:
     rows: list[tuple[object, ...]] = [
         (name.value, one.positives, one.auroc, one.auprc, one.f1) for name, one in report.pathologies.items()
     ]
     rows.append((f"macro over {what}", "", report.macro_auroc, report.macro_auprc, report.macro_f1))
     print_table(("finding", "positives", "AUROC", "AUPRC", "F1"), rows)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Bars on a terminal, a line now and then elsewhere; gives a maker of ``Tell``."""
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bars:
-
-        def start(name: str) -> Tell:
-            task = bars.add_task(name, total=None)
-            last = [time.monotonic()]
-
-            def tell(done: int, total: int, figures: Any) -> None:
-                loss = figures.get("loss")
-                text = name if loss is None else f"{name}, loss {loss:.3f}"
-                bars.update(task, completed=done, total=total, description=text)
-                if not console.is_terminal and (time.monotonic() - last[0] > 20 or done == total):
-                    last[0] = time.monotonic()
-                    say(f"{text}: {done} of {total}")
-
-            return tell
-
-        yield start
