@@ -10,7 +10,7 @@ Shapes: B images, H x W pixels, C channels of a stage, D channels inside the sca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -101,10 +101,12 @@ class SS2D(nn.Module):
             self.A_logs.copy_(rates.log().expand_as(self.A_logs))
             self.Ds.fill_(1.0)
 
-    def scan(self, features: Tensor) -> Tensor:
+    def scan(
+        self, features: Tensor, multiply: Callable[[Tensor, Tensor], Tensor] = functional.linear
+    ) -> Tensor:
         """Run the selective scan on ``(B, H, W, D)``, projections included; fp32 out."""
         inner = features.shape[-1]
-        projected = functional.linear(features, self.x_proj_weight.flatten(0, 1))
+        projected = multiply(features, self.x_proj_weight.flatten(0, 1))
         projected = projected.reshape(*features.shape[:3], K, -1)
         return selective_scan(
             features,

@@ -343,7 +343,7 @@ def test_the_training_gradient_on_cuda_is_the_cpu_s_however_much_is_padded(
 
     def gradient(device: str, dtype: torch.dtype, shorter: int) -> Tensor:
         model = copy.deepcopy(writer._model).to(device, dtype)
-        visual = drawn.to(device).requires_grad_()
+        visual = drawn.clone().to(device).requires_grad_()
         targets = [reports[0], reports[1][: len(reports[1]) - shorter]]
         rows = embed_rows(model, layouts, visual, targets)
         language_model_loss(model, *pad_right(rows, targets)).backward()  # type: ignore[no-untyped-call]
