@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.measure import Timing, interleave
 from models.selective_scan import selective_scan
@@ -22,9 +23,11 @@ def captured(network: VMamba, images: Tensor) -> list[tuple[Tensor, ...]]:
     taken: list[tuple[Tensor, ...]] = []
     original = SS2D.scan
 
-    def scan(op: SS2D, features: Tensor) -> Tensor:
+    def scan(
+        op: SS2D, features: Tensor, multiply: Callable[[Tensor, Tensor], Tensor] = functional.linear
+    ) -> Tensor:
         inner = features.shape[-1]
-        projected = torch.nn.functional.linear(features, op.x_proj_weight.flatten(0, 1))
+        projected = multiply(features, op.x_proj_weight.flatten(0, 1))
         taken.append(
             (
                 features.clone(),
@@ -35,7 +38,7 @@ def captured(network: VMamba, images: Tensor) -> list[tuple[Tensor, ...]]:
                 op.Ds.detach().reshape(4, inner),
             )
         )
-        return original(op, features)
+        return original(op, features, multiply)
 
     SS2D.scan = scan  # type: ignore[method-assign,assignment]
     try:

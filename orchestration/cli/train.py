@@ -294,8 +294,8 @@ def demo(
 ) -> None:
     """Train the whole demonstration: draw, text networks, both stages, evaluation, sealed release.
 
-    Planned for 85 minutes on two cores; --resume keeps finished phases. The release is OUT/release. It reads
-    drawn studies and is not medicine.
+    Takes 49 minutes on two recent cores and is planned for 85 on slower ones; --resume keeps finished phases.
+    The release is OUT/release. It reads drawn studies and is not medicine.
 
     Example: nightread train demo --out demo
     """
