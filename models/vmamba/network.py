@@ -286,6 +286,9 @@ class VMamba(nn.Module):
             )
         if min(images.shape[2:]) < 1:
             raise ValueError(f"images must hold at least one pixel, got {tuple(images.shape)}")
+        if images.device.type == "cpu":
+            # The stem's norms are over channels: with these innermost nothing is copied between its layers.
+            images = images.contiguous(memory_format=torch.channels_last)
         tokens = self.patch_embed(images)
         yield "patch_embed", tokens
         for index, stage in enumerate(self.layers):
