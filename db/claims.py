@@ -121,9 +121,10 @@ def claim(
     return sorted(claims, key=lambda one: (one.lane, one.step_id))
 
 
-_HELD = """
-    state = 'leased' AND (id, fence) IN (SELECT * FROM unnest(:ids, :fences))
-"""
+# Locked in the order of their ids: two that finish steps of one another's batches wait, and never in a ring.
+_HELD = """WITH held AS (
+        SELECT step.id FROM step JOIN unnest(:ids, :fences) AS claim (id, fence) USING (id, fence)
+        WHERE step.state = 'leased' ORDER BY step.id FOR UPDATE OF step)"""
 
 
 def _held(claims: Sequence[Claim]) -> dict[str, list[int]]:
@@ -137,7 +138,8 @@ def _fenced(sql: str) -> TextClause:
 
 
 _KEEP = _fenced(
-    f"UPDATE step SET lease_expires_at = now() + make_interval(secs => :lease_s) WHERE {_HELD} RETURNING id"  # noqa: S608
+    f"""{_HELD} UPDATE step SET lease_expires_at = now() + make_interval(secs => :lease_s)
+        FROM held WHERE step.id = held.id RETURNING step.id"""  # noqa: S608
 )
 
 
@@ -148,8 +150,8 @@ def keep(connection: Connection, claims: Sequence[Claim], *, lease_s: float) -> 
 
 
 _FINISH = _fenced(
-    f"""UPDATE step SET state = 'done', lease_owner = NULL, lease_expires_at = NULL, alone = false,
-        reason = NULL, finished_at = now() WHERE {_HELD} RETURNING id"""  # noqa: S608
+    f"""{_HELD} UPDATE step SET state = 'done', lease_owner = NULL, lease_expires_at = NULL, alone = false,
+        reason = NULL, finished_at = now() FROM held WHERE step.id = held.id RETURNING step.id"""  # noqa: S608
 )
 
 
@@ -179,15 +181,15 @@ def _given_back(used_up: str) -> str:
 
 
 _RETRY = _fenced(
-    f"""UPDATE step SET {_given_back("attempt >= :limit")},
+    f"""{_HELD} UPDATE step SET {_given_back("attempt >= :limit")},
         run_after = now() + least(300, power(2, attempt)) * {_JITTER_SQL}, reason = :reason
-        WHERE {_HELD} RETURNING id, state"""  # noqa: S608
+        FROM held WHERE step.id = held.id RETURNING step.id, step.state"""  # noqa: S608
 )
 _WAIT_OUT = _fenced(
-    f"""UPDATE step SET {_given_back("outages + 1 >= :limit")},
+    f"""{_HELD} UPDATE step SET {_given_back("outages + 1 >= :limit")},
         run_after = now() + least(60, power(2, least(outages, 10) + 1)) * {_JITTER_SQL}, reason = :reason,
         outages = outages + 1, attempt = attempt - 1
-        WHERE {_HELD} RETURNING id, state"""  # noqa: S608
+        FROM held WHERE step.id = held.id RETURNING step.id, step.state"""  # noqa: S608
 )
 
 
@@ -208,8 +210,8 @@ def retry(session: Session, claims: Sequence[Claim], reason: str, *, outage: boo
 
 
 _BURY = _fenced(
-    f"""UPDATE step SET state = 'dead', lease_owner = NULL, lease_expires_at = NULL, reason = :reason,
-        finished_at = now() WHERE {_HELD} RETURNING id"""  # noqa: S608
+    f"""{_HELD} UPDATE step SET state = 'dead', lease_owner = NULL, lease_expires_at = NULL, reason = :reason,
+        finished_at = now() FROM held WHERE step.id = held.id RETURNING step.id"""  # noqa: S608
 )
 
 

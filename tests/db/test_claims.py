@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -310,6 +311,28 @@ def test_no_statement_of_the_queue_reads_what_is_done(owner: Engine, statement: 
     assert "Seq Scan on step" not in plan, plan
 
 
+def test_a_finish_locks_its_steps_in_the_order_of_their_ids(engine: Engine) -> None:
+    """Of two that want the same steps the later waits at the first, and holds none of the others."""
+    _submit(engine, [f"k{i:02}" for i in range(30)])
+    batch = _claim(engine, 30)
+    first, *others = (claim.step_id for claim in batch)
+    finished: list[list[Claim]] = []
+    late = threading.Thread(target=lambda: finished.append(_finish(engine, batch[::-1])))
+    with engine.begin() as other:
+        lock = text("SELECT FROM step WHERE id = ANY(:ids) FOR UPDATE NOWAIT")
+        other.execute(lock, {"ids": [first]})
+        late.start()
+        for _ in range(500):
+            if _rows(engine, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("the finish does not wait")
+        other.execute(lock, {"ids": others})
+    late.join()
+    assert {claim.step_id for claim in finished[0]} == {first, *others}
+
+
 def test_eight_workers_and_a_reaper_that_races_them_give_each_step_one_effect(engine: Engine) -> None:
     n = 300
     _submit(engine, [f"k{i:04}" for i in range(n)])
@@ -343,7 +366,13 @@ def test_eight_workers_and_a_reaper_that_races_them_give_each_step_one_effect(en
             with transaction(engine) as session:
                 claims.reap(session)
                 # Kills are thrown much faster than a night would: nothing may die of them here.
-                session.execute(text("UPDATE step SET attempt = 0 WHERE state = 'ready'"))
+                session.execute(
+                    text(
+                        """WITH given_back AS (
+                            SELECT id FROM step WHERE state = 'ready' FOR UPDATE SKIP LOCKED)
+                        UPDATE step SET attempt = 0 FROM given_back WHERE step.id = given_back.id"""
+                    )
+                )
             over.wait(0.02)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.slow
 TRAINING = {
     "NIGHTREAD_SCHEDULE__TRAINING": "* * * * *",
     "NIGHTREAD_TRAINING__DATASETS": "phantom:3:60",
-    "NIGHTREAD_TRAINING__STAGE1_STEPS": "20",
+    "NIGHTREAD_TRAINING__STAGE1_STEPS": "400",
     "NIGHTREAD_TRAINING__STAGE2_STEPS": "4",
-    "NIGHTREAD_TRAINING__CHECKPOINT_EVERY": "4",
+    "NIGHTREAD_TRAINING__CHECKPOINT_EVERY": "20",
     "NIGHTREAD_TRAINING__THREADS": "1",
 }
-STEPS = (20, 4)
+STEPS = (400, 4)
+"""Of the first stage many enough that a fast machine is not through it between two reports of a job."""
 STUDIES = 20
 
 
@@ -163,7 +164,11 @@ def _train_without_interruption(folder: Path) -> Path:
         record, active = publish(context, folder / "base")
         assert active
         wanted = Wanted(
-            datasets=("phantom:3:60",), name="whole", stage1_steps=20, stage2_steps=4, checkpoint_every=4
+            datasets=("phantom:3:60",),
+            name="whole",
+            stage1_steps=STEPS[0],
+            stage2_steps=STEPS[1],
+            checkpoint_every=20,
         )
         train_successor(
             context.release(record.id),
