@@ -8,8 +8,9 @@ else the machine does falls on both. The training is a job: it is resumed before
 before the idle ones.
 
 What is held: the slowest study beside the training takes at most twice as long as the slowest of an idle
-night (medians over the rounds), and the training takes no step while drafts are written. Exit code 1: one of
-them does not hold.
+night (medians over the rounds), and the training takes no step while it gives way, which it does whenever the
+worklist has work. Between the last film and the end of the quiet period there is none, so a step or two may
+be taken there; they are counted apart. Exit code 1: one of them does not hold.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,9 @@ class Round:
     slowest_s: float
     median_s: float
     steps: int
-    """Training steps from the first pause to the last draft; 0 without a training."""
+    """Training steps taken while it gave way; 0 without a training."""
+    steps_between: int
+    """Training steps from the first pause to the last draft in all."""
     pause_s: float
     """From the first arrival to the pause."""
 
@@ -96,10 +100,8 @@ class Installation:
             key = f"stat/{file.parent.name}/{file.name}"
             self._store.put_object("studies", key, io.BytesIO(content), len(content))
 
-    def training(self, job: int | None) -> tuple[int, bool]:
-        """Steps done, and whether it gives way."""
-        if job is None:
-            return 0, False
+    def training(self, job: int) -> tuple[int, bool]:
+        """Steps done, and whether it gives way, in one look."""
         ((steps, gives_way),) = self.rows(
             "SELECT coalesce(done, 0), gives_way FROM job WHERE id = :id", id=job
         )
@@ -129,25 +131,29 @@ def one_round(site: Installation, folder: Path, uids: list[str], job: int | None
     """Put the studies and wait for their drafts."""
     begun = time.monotonic()
     site.put(folder)
-    paused_at: float | None = None
-    first_steps = steps = 0
+    looks: list[tuple[int, bool]] = []
+    paused_at = 0.0
     query = """SELECT arrived_at, drafted_at FROM analytics.worklist
                WHERE study_instance_uid = ANY(:uids) AND state = 'drafted'"""
     while len(drafted := site.rows(query, uids=uids)) < len(uids):
-        steps, gives_way = site.training(job)
-        if gives_way and paused_at is None:
-            paused_at, first_steps = time.monotonic(), steps
+        if job is not None:
+            steps, gives_way = site.training(job)
+            if gives_way and not looks:
+                paused_at = time.monotonic()
+            if looks or gives_way:
+                looks.append((steps, gives_way))
         if time.monotonic() - begun > 900:
             raise SystemExit(f"after 900 s {len(drafted)} of {len(uids)} studies are drafted")
         time.sleep(0.1)
-    if job is not None and paused_at is None:
+    if job is not None and not looks:
         raise SystemExit("the training never gave way")
     taken = [(row.drafted_at - row.arrived_at).total_seconds() for row in drafted]
     return Round(
         slowest_s=max(taken),
         median_s=statistics.median(taken),
-        steps=steps - first_steps,
-        pause_s=0.0 if paused_at is None else paused_at - begun,
+        steps=sum(now - was for (was, before), (now, after) in pairwise(looks) if before and after),
+        steps_between=looks[-1][0] - looks[0][0] if looks else 0,
+        pause_s=paused_at - begun if looks else 0.0,
     )
 
 
@@ -174,7 +180,8 @@ def measure(site: Installation, rounds: int, studies: int) -> dict[str, list[Rou
             print(
                 f"  {kind:<18} slowest {result.slowest_s:6.1f} s, median {result.median_s:6.1f} s"
                 + (
-                    f", paused {result.pause_s:.1f} s after the first film, then {result.steps} steps"
+                    f", paused {result.pause_s:.1f} s after the first film, {result.steps} steps while it "
+                    f"gave way, {result.steps_between} in all"
                     if kind == "beside a training"
                     else ""
                 ),
@@ -205,7 +212,7 @@ def main() -> int:
     print(
         f"slowest of {arguments.studies} from arrival to draft, median of {arguments.rounds} rounds: "
         f"idle {slowest['idle']:.1f} s, beside a training {slowest['beside a training']:.1f} s: "
-        f"{ratio:.2f}x, at most {LIMIT:g}x; {steps} training steps meanwhile, at most 0"
+        f"{ratio:.2f}x, at most {LIMIT:g}x; {steps} training steps while it gave way, at most 0"
     )
     return 0 if ratio <= LIMIT and steps == 0 else 1
 
