@@ -37,7 +37,6 @@ class Scale:
     """How much of everything. Steps times the plan's batch sizes are what two cores can do in the time."""
 
     plan: str
-    image_size: int
     studies: int
     """Drawn for training, validation and test, 8:1:1."""
     text_steps: int
@@ -62,7 +61,6 @@ class Scale:
 SCALES: Mapping[str, Scale] = {
     "full": Scale(
         plan="phantom",
-        image_size=160,
         studies=12000,
         text_steps=600,
         language_steps=1400,
@@ -72,7 +70,6 @@ SCALES: Mapping[str, Scale] = {
     ),
     "tiny": Scale(
         plan="tiny",
-        image_size=64,
         studies=960,
         text_steps=30,
         language_steps=40,
@@ -120,7 +117,6 @@ def train_demo(
     """
     work, release = out / "stages", out / "release"
     plan = plan_named(scale.plan)
-    plan = replace(plan, recipe=replace(plan.recipe, image_size=scale.image_size))
     clock = work / "seconds.json"
     seconds: dict[str, float] = {}
     if resume and clock.is_file():

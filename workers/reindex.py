@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from db import exemplars, index_versions, releases
 from db.engine import transaction
@@ -73,6 +74,22 @@ def _release(context: Context, named: str | None) -> ReleaseRecord:
         return releases.find(session, named) if named else releases.active(session).release
 
 
+def look_for_images(session: Session, release: ReleaseRecord) -> None:
+    """Whether there is anything to build an index version of.
+
+    Raises:
+        JobFailed: If there are exemplars and none has an image that the release can read.
+    """
+    images = images_of(release)
+    if exemplars.count(session) and not index_versions.count_wanted(session, images):
+        raise JobFailed(
+            "no_images",
+            f"No exemplar has an image of {images.rendering}, {images.size} pixels, as release "
+            f"{release.digest[:12]} reads them: import them again with `nightread exemplar import "
+            f"... --release {release.digest[:12]}`.",
+        )
+
+
 def build(context: Context, job: Job, release: ReleaseRecord) -> int:
     """Begin an index version for a release, or go on with the one of the checkpoint, until none is missing.
 
@@ -84,13 +101,7 @@ def build(context: Context, job: Job, release: ReleaseRecord) -> int:
     version = job.checkpoint.get("version")
     if version is None:
         with job.fenced() as session:
-            if exemplars.count(session) and not index_versions.count_wanted(session, images):
-                raise JobFailed(
-                    "no_images",
-                    f"No exemplar has an image of {images.rendering}, {images.size} pixels, as release "
-                    f"{release.digest[:12]} reads them: import them again with `nightread exemplar import "
-                    f"... --release {release.digest[:12]}`.",
-                )
+            look_for_images(session, release)
             version = exemplars.create_index(
                 session,
                 release_id=release.id,

@@ -83,6 +83,8 @@ def promote(context: Context, job: Job) -> Mapping[str, Any]:
     with transaction(context.engine) as session:
         candidate = releases.find(session, job.arguments["release"])
         active = _active(session)
+        if not job.checkpoint.get("switched"):
+            reindex.look_for_images(session, candidate)  # before the gate, which takes its time
     result: dict[str, Any] = {"release": candidate.digest, "name": candidate.name}
     if not job.checkpoint.get("switched"):
         result["gate"] = _pass_gate(context, job, candidate, active)

@@ -314,9 +314,13 @@ def _drift(
         assert pair.index_version is not None
         old_index = index_versions.find(session, pair.index_version)
         old = session.get_one(ReleaseRecord, old_index.release_id)
+        held = index_versions.rows(session, index.id), index_versions.rows(session, old_index.id)
     same_images = all(old.manifest[k] == release.manifest[k] for k in ("rendering", "image_size"))
     if not same_images:
-        return [("drift", "another rendering", "", None)]
+        return [
+            (f"drift: version {old_index.id} is of other images", "", "", None),
+            (f"exemplars, of those in version {old_index.id}", "{} of {}".format(*held), "", None),
+        ]
     v, z = encoded
     if old.encoder_digest != release.encoder_digest:
         v, z = _encode(context, old, [case.image_key for case in cases])

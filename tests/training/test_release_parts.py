@@ -22,6 +22,7 @@ from training.recipes import phantom
 
 pytestmark = pytest.mark.slow
 STUDIES = 24
+SIDE = phantom().image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +35,12 @@ class Read:
 
 @pytest.fixture(scope="module")
 def images() -> NDArray[np.uint8]:
-    """Exemplars first, then studies: uint8 ``(2 * STUDIES, 224, 224)``."""
+    """Exemplars first, then studies: uint8 ``(2 * STUDIES, SIDE, SIDE)``."""
     drawn = []
     for index in range(2 * STUDIES):
-        film = np.asarray(draw_study(5, index, 224).image, dtype=np.float64)
+        film = np.asarray(draw_study(5, index, SIDE).image, dtype=np.float64)
         scaled = (255 * (film - film.min()) / (film.max() - film.min())).astype(np.uint8)
-        drawn.append(np.asarray(Image.fromarray(scaled).resize((224, 224))))
+        drawn.append(np.asarray(Image.fromarray(scaled).resize((SIDE, SIDE))))
     return np.stack(drawn)
 
 

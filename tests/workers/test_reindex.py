@@ -165,6 +165,16 @@ def test_a_reindex_of_the_active_release_switches_to_a_whole_new_version(site: S
     assert any(check.startswith("drift") for check in checks)
 
 
+def test_a_release_that_no_exemplar_has_an_image_for_is_refused_before_the_gate(site: Site) -> None:
+    with site.context.engine.begin() as connection:
+        connection.execute(text("UPDATE exemplar SET image_size = 32"))
+    done = site.run("promote", release=site.second.digest)
+    assert (done.state, done.reason) == ("failed", "no_images")
+    assert f"--release {site.second.digest[:12]}`" in done.sentence
+    assert done.checkpoint == {}, "the gate, which takes its time, has not been asked"
+    assert site.active() == (site.first.id, 1)
+
+
 def test_an_exemplar_that_is_imported_during_a_build_is_in_both_versions(
     site: Site, before_encoding: Callable[[Callable[[int], None]], None]
 ) -> None:
