@@ -132,7 +132,15 @@ def compare_outcomes(
             return one.said if of == "said" else one.probabilities[:, measurable]
 
         def interval(statistic: Callable[..., float], *samples: Array) -> Interval:
-            return bootstrap(statistic, labels, *samples, resamples=resamples, seed=seed, groups=groups)
+            return bootstrap(
+                statistic,
+                labels,
+                *samples,
+                resamples=resamples,
+                seed=seed,
+                groups=groups,
+                centred=measure.name == CALIBRATION.name,
+            )
 
         mine = columns(candidate)
         if active is None:

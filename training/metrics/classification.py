@@ -5,7 +5,7 @@ Shapes: N studies, K = 14 pathologies. A label that is NaN is unknown and left o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,14 +183,17 @@ def classification_report(
             return [f1_score(y[:, k], p[:, k] >= cut[k]) for k in range(y.shape[1])]
         return [expected_calibration_error(y[:, k], p[:, k], bins) for k in range(y.shape[1])]
 
+    def interval(statistic: str, figure: Callable[[Array, Array], float], y: Array, p: Array) -> Interval:
+        return bootstrap(figure, y, p, centred=statistic == "calibration_error", **options)
+
     def one(statistic: str, k: int) -> Interval:
         y, p = labels[:, [k]], probabilities[:, [k]]
         if statistic == "f1":
             return bootstrap(lambda a, b: f1_score(a[:, 0], b[:, 0] >= cut[k]), y, p, **options)
-        return bootstrap(lambda a, b: columns(statistic, a, b)[0], y, p, **options)
+        return interval(statistic, lambda a, b: columns(statistic, a, b)[0], y, p)
 
     def macro(statistic: str) -> Interval:
-        return bootstrap(lambda a, b: _mean(columns(statistic, a, b)), labels, probabilities, **options)
+        return interval(statistic, lambda a, b: _mean(columns(statistic, a, b)), labels, probabilities)
 
     return ClassificationReport(
         pathologies={

@@ -95,6 +95,20 @@ def test_patients_drawn_whole_widen_the_interval() -> None:
     assert whole.high - whole.low > 2 * (single.high - single.low)
 
 
+def test_a_calibration_error_lies_in_its_own_interval() -> None:
+    """Rows that are drawn twice make it larger, so a percentile interval lies above it."""
+    rng = np.random.default_rng(5)
+    said = rng.random((300, 14))
+    labels = (rng.random((300, 14)) < said).astype(float)
+    report = classification_report(labels, said, resamples=200)
+    interval = report.macro_calibration_error
+    assert interval.low < interval.value < interval.high
+    plain = bootstrap(lambda y, p: expected_calibration_error(y, p), labels[:, 0], said[:, 0], resamples=200)
+    one = report.pathologies[PATHOLOGIES[0]].calibration_error
+    assert one.low < plain.low
+    assert one.high - one.low == pytest.approx(plain.high - plain.low)
+
+
 def test_a_report_has_macro_figures_over_defined_pathologies_only() -> None:
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 2, (200, 14)).astype(float)
