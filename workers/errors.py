@@ -22,7 +22,7 @@ STEP_REASONS: Mapping[str, str] = {
     "database_unavailable": "Postgres did not answer while the step ran; it is tried again.",
     "object_store_unavailable": "The object store did not answer while the step ran; it is tried again.",
     "out_of_device_memory": "The accelerator had no room even for one image; it is tried again.",
-    "lease_expired": "The worker that held the step died or hung; another takes it over.",
+    "lease_expired": "The worker that held the step died or hung.",
     "worker_stopping": "The worker was told to stop; the job goes on from its checkpoint when one runs.",
     "bug": "An error that nobody foresaw; the worker's log has its place. Mend, then `nightread redrive`.",
 }
