@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 from db import jobs, releases
 from db.engine import make_engine, transaction
 from orchestration import schedules
-from orchestration.settings import ScheduleSettings, Settings, TrainingSettings
+from orchestration.sections import ScheduleSettings, TrainingSettings
+from orchestration.settings import Settings
 
 # Runs that a test asks for are made by the database's clock, so the clock of the looks starts beside it.
 HOUR = timedelta(hours=1)
