@@ -298,30 +298,3 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name]()
-
-
-def model_summary(name: str, variant: Variant | None = None) -> dict[str, Any]:
-    """Parts, shapes and what trains in each stage, as JSON values; nothing is allocated.
-
-    Args:
-        name: A recipe.
-        variant: T, S or B of ``paper``.
-
-    Raises:
-        ValueError: If there is no such recipe.
-    """
-    from training.summary import as_json
-
-    return as_json(recipe_named(name if variant is None else f"{name}-{variant}"))
-
-
-def summary(name: str) -> dict[str, Any]:
-    """``model_summary`` of a recipe by its full name."""
-    return model_summary(name)
-
-
-def format_summary(described: dict[str, Any]) -> str:
-    """The table that ``nightread model summary`` prints."""
-    from training.summary import as_text
-
-    return as_text(described)

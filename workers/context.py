@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,6 @@ from db.objects import ObjectStore
 from db.studies import QuietPeriods
 from db.tables import ReleaseRecord
 from workers.rules import GateRules
-from workers.runtime import Ring
 
 __all__ = ["Context", "GateRules", "SiteRules"]
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from models.reader import StudyReader
     from models.release import Release
     from workers.sandbox import Sandbox
+
+Ring = Callable[[str], None]
+"""Tells a stage that there is work; never raises."""
 
 _KEPT_RELEASES = 2
 """Loaded networks of this many releases are kept: the active one, and the one before it during a switch."""

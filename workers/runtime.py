@@ -259,7 +259,3 @@ def _place(error: BaseException) -> str:
         place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
-
-
-Ring = Callable[[str], None]
-"""Tells a stage that there is work; never raises."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -86,11 +86,12 @@ def summary(
 
     Example: nightread model summary --recipe paper
     """
-    from training import recipes
+    from training import summary as summaries
+    from training.recipes import recipe_named
 
     try:
-        described: Any = recipes.summary(recipe)
-    except (KeyError, ValueError) as error:
-        typer.echo(str(error.args[0] if error.args else error), err=True)
+        described = summaries.as_json(recipe_named(recipe))
+    except ValueError as error:
+        typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    typer.echo(json.dumps(described) if as_json else recipes.format_summary(described))
+    typer.echo(json.dumps(described) if as_json else summaries.as_text(described))

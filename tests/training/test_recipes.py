@@ -29,8 +29,9 @@ from models.vmamba import VMambaConfig
 from tests.public_layouts import BERT, PHI_4_MINIATURE, TEXTS
 from training.initialise import initialise_release, probe_images
 from training.networks import Stage1Network, Stage2Network, stage1_parameters, stage2_parameters
-from training.recipes import RECIPES, format_summary, model_summary, paper, phantom, recipe_named, summary
+from training.recipes import RECIPES, paper, phantom, recipe_named
 from training.sources import local_folder
+from training.summary import as_json, as_text
 from training.vocabulary import train_tokenizer
 
 D, H = 32, 24
@@ -222,7 +223,7 @@ def test_what_other_stages_need_imports_without_torch(module: str) -> None:
 
 @pytest.mark.parametrize(("variant", "encoder"), [("T", 29_480_064), ("S", 49_378_752), ("B", 87_532_800)])
 def test_the_summary_of_the_paper_counts_what_is_published(variant: Any, encoder: int) -> None:
-    described = model_summary("paper", variant)
+    described = as_json(paper(variant))
     parts = {row["part"].split(" (")[0]: row for row in described["parts"]}
     assert parts["encoder"]["parameters"] == encoder
     assert parts["language model"]["parameters"] == 14_659_507_200
@@ -236,7 +237,7 @@ def test_the_summary_of_the_paper_counts_what_is_published(variant: Any, encoder
         "stage1": {"encoder", "disease tokens and heads", f"alignment temperature{projection}"},
         "stage2": {"fusion", "projection and norm"},
     }
-    shown = format_summary(described)
+    shown = as_text(described)
     assert f"{encoder:,}" in shown
     assert "14,659,507,200" in shown
     assert described["totals"]["stage2"]["trained"] == sum(
@@ -246,7 +247,7 @@ def test_the_summary_of_the_paper_counts_what_is_published(variant: Any, encoder
 
 def test_the_summary_counts_the_networks_that_are_built() -> None:
     recipe = phantom()
-    parts = {row["part"].split(" (")[0]: row["parameters"] for row in summary("phantom")["parts"]}
+    parts = {row["part"].split(" (")[0]: row["parameters"] for row in as_json(recipe)["parts"]}
     prefix = recipe.fusion.build()
     assert parts["encoder"] == sum(p.numel() for p in recipe.encoder.build().parameters())
     assert parts["fusion"] + parts["projection and norm"] == sum(p.numel() for p in prefix.parameters())
