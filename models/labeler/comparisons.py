@@ -317,4 +317,6 @@ def _tidy(text: str) -> str:
     text = re.sub(r"^(?:[,;]|and |but |with (?=no ))\s*", "", text.strip())
     text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i)|8|11\b|18\b)", r"\1n ", text)
+    if text.count(",") == 1:  # what stood between two commas is gone
+        text = re.sub(r", (?=(?:is|are|has|have)\b)", " ", text)
     return text.strip(" ,;")
