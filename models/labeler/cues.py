@@ -70,7 +70,8 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         rf"missed)"
         rf"|(?:should|must) be (?:considered|excluded|suspected)|remains? (?:possible|a possibility|"
         rf"a consideration)"
-        rf"|not excluded|(?<=[a-z] )(?:suspected|questioned|difficult to (?:\w+ly )?exclude)(?=$|,)",
+        rf"|(?:is|are|was|were) not (?:\w+ly |yet )?(?:excluded|ruled out)|not excluded|"
+        rf"(?<=[a-z] )(?:suspected|questioned|difficult to (?:\w+ly )?exclude)(?=$|,)",
     ),
     (
         Cue.DOUBT_BEFORE,
@@ -110,6 +111,7 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         rf"(?:absent|resolved|cleared|removed|excluded|ruled out|negative|withdrawn|disappeared|extracted|"
         rf"evacuated|drained)\b"
         rf"|(?<=[a-z] )(?:resolved|disappeared|absent)\b(?! [a-z])|(?:is|are) (?:unremarkable|unlikely)|"
+        rf"(?:is|are|was|were) (?:felt|thought|considered|deemed) (?:to be )?(?:highly |very )?unlikely|"
         rf": (?:none|"
         rf"absent|negative|no)\b",
     ),
@@ -119,7 +121,8 @@ _EXPRESSIONS: tuple[tuple[Cue, str], ...] = (
         r"t)(?: of)?|"
         r"lack of|neither|nor\b|never|den(?:y|ies|ied)|resolution of|resolved|resolving of|removal of|"
         r"clearing of|"
-        r"clearance of|rather than|instead of|fails? to|unremarkable for|exclud(?:es|ed|ing)|rules out|non\b",
+        r"clearance of|rather than|instead of|fails? to|(?<!no )doubt\b(?! that)|unremarkable for|"
+        r"exclud(?:es|ed|ing)|rules out|non\b",
     ),
     (
         Cue.STOP,
